@@ -1,0 +1,159 @@
+//! What a few bytes of x86-64 machine code tell about the stack.
+//!
+//! Source of the encodings: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2
+//! (`CALL`, `RET`, `PUSH`, chapter 2.1 on ModR/M and SIB bytes).
+
+/// Bytes before a return address that [`follows_call`] wants.
+pub const CALL_BYTES: usize = 8;
+
+/// Bytes around the innermost pc that [`leaf_return_slot`] wants; the first lies before the pc.
+pub const LEAF_BYTES: usize = 16;
+
+/// Whether an instruction that ends at a return address may be a call, given the bytes before it.
+///
+/// A near call is `E8 rel32` or `FF /2` with any addressing form. Every return address follows
+/// one, so a value that does not is no return address.
+#[inline(always)]
+#[must_use]
+pub fn follows_call(before: &[u8; CALL_BYTES]) -> bool {
+    if before[3] == 0xe8 {
+        return true;
+    }
+    let mut length = 2;
+    while length <= 7 {
+        let at = CALL_BYTES - length;
+        if before[at] == 0xff && indirect_call_length(before[at + 1], before, at + 2) == length {
+            return true;
+        }
+        length += 1;
+    }
+    false
+}
+
+/// Length of the instruction `FF modrm …` if it is a near indirect call, else 0.
+#[inline(always)]
+fn indirect_call_length(modrm: u8, bytes: &[u8; CALL_BYTES], sib_at: usize) -> usize {
+    if (modrm >> 3) & 7 != 2 {
+        return 0;
+    }
+    let (mode, rm) = (modrm >> 6, modrm & 7);
+    let sib = if rm == 4 && mode != 3 { 1 } else { 0 };
+    let displacement = match mode {
+        0 if rm == 5 => 4,
+        0 if sib == 1 && sib_at < CALL_BYTES && bytes[sib_at] & 7 == 5 => 4,
+        1 => 1,
+        2 => 4,
+        _ => 0,
+    };
+    2 + sib + displacement
+}
+
+/// Where the return address of the innermost function lies, in bytes from the stack pointer, when
+/// the code at the pc settles it: at a function's first instructions, before its frame is set up,
+/// and where nothing but a return is left to run. `code[1]` is the byte at the pc.
+///
+/// A frame-pointer step from there would miss the caller. `None` says nothing either way.
+#[inline(always)]
+#[must_use]
+pub fn leaf_return_slot(code: &[u8; LEAF_BYTES]) -> Option<u64> {
+    const PUSH_RBP: u8 = 0x55;
+    const RET: u8 = 0xc3;
+    let at_push = code[1] == PUSH_RBP;
+    let endbr64 = code[1] == 0xf3 && code[2] == 0x0f && code[3] == 0x1e && code[4] == 0xfa;
+    let at_ret = code[1] == RET || (code[1] == 0xf3 && code[2] == RET);
+    // A system call wrapper: cmp $-4096,%rax; ja error; ret. The stack pointer stays as it is.
+    let compares = code[1] == 0x48
+        && code[2] == 0x3d
+        && code[3] <= 0x01
+        && code[4] == 0xf0
+        && code[5] == 0xff
+        && code[6] == 0xff;
+    let wrapper = compares && code[7] == 0x77 && code[9] == RET;
+    if at_push || (endbr64 && code[5] == PUSH_RBP) || at_ret || wrapper {
+        return Some(0);
+    }
+    // Between push %rbp and mov %rsp,%rbp.
+    if code[0] == PUSH_RBP
+        && code[1] == 0x48
+        && ((code[2] == 0x89 && code[3] == 0xe5) || (code[2] == 0x8b && code[3] == 0xec))
+    {
+        return Some(8);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_call(instruction: &[u8], expected: bool) {
+        let mut before = [0x90; CALL_BYTES];
+        before[CALL_BYTES - instruction.len()..].copy_from_slice(instruction);
+        assert_eq!(follows_call(&before), expected, "{instruction:02x?}");
+    }
+
+    #[test]
+    fn every_form_of_near_call_is_known() {
+        check_call(&[0xe8, 1, 2, 3, 4], true); // call rel32
+        check_call(&[0xff, 0xd0], true); // call *%rax
+        check_call(&[0x41, 0xff, 0xd7], true); // call *%r15
+        check_call(&[0xff, 0x10], true); // call *(%rax)
+        check_call(&[0xff, 0x14, 0x24], true); // call *(%rsp)
+        check_call(&[0xff, 0x50, 0x18], true); // call *0x18(%rax)
+        check_call(&[0xff, 0x54, 0x24, 0x08], true); // call *8(%rsp)
+        check_call(&[0xff, 0x15, 1, 2, 3, 4], true); // call *rel(%rip)
+        check_call(&[0xff, 0x90, 1, 2, 3, 4], true); // call *disp32(%rax)
+        check_call(&[0xff, 0x94, 0xc4, 1, 2, 3, 4], true); // call *disp32(%rsp,%rax,8)
+        check_call(&[0xff, 0x14, 0xc5, 1, 2, 3, 4], true); // call *disp32(,%rax,8)
+    }
+
+    #[test]
+    fn other_instructions_are_no_calls() {
+        check_call(&[0xc3], false); // ret
+        check_call(&[0xff, 0xe0], false); // jmp *%rax
+        check_call(&[0xff, 0x25, 1, 2, 3, 4], false); // jmp *rel(%rip)
+        check_call(&[0xe9, 1, 2, 3, 4], false); // jmp rel32
+        check_call(&[0x48, 0x89, 0xe5], false); // mov %rsp,%rbp
+        check_call(&[0xff, 0x10, 0x90], false); // call *(%rax); nop
+        check_call(&[0; 8], false);
+    }
+
+    #[track_caller]
+    fn check_leaf(before: u8, code: &[u8], expected: Option<u64>) {
+        let mut bytes = [0x90; LEAF_BYTES];
+        bytes[0] = before;
+        bytes[1..=code.len()].copy_from_slice(code);
+        assert_eq!(
+            leaf_return_slot(&bytes),
+            expected,
+            "{before:02x} | {code:02x?}"
+        );
+    }
+
+    #[test]
+    fn prologues_and_returns_settle_where_the_return_address_is() {
+        check_leaf(0x90, &[0x55], Some(0));
+        check_leaf(0x90, &[0xf3, 0x0f, 0x1e, 0xfa, 0x55], Some(0));
+        check_leaf(0x55, &[0x48, 0x89, 0xe5], Some(8));
+        check_leaf(0x90, &[0xc3], Some(0));
+        check_leaf(0x90, &[0xf3, 0xc3], Some(0));
+        check_leaf(
+            0x05,
+            &[0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x77, 0x01, 0xc3],
+            Some(0),
+        );
+    }
+
+    #[test]
+    fn code_inside_a_function_settles_nothing() {
+        check_leaf(0x90, &[0xf3, 0x0f, 0x1e, 0xfa, 0x48], None);
+        check_leaf(0x90, &[0x48, 0x89, 0xe5], None);
+        check_leaf(
+            0x05,
+            &[0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x77, 0x01, 0x5d, 0xc3],
+            None,
+        );
+        check_leaf(0x90, &[0x90], None);
+    }
+}

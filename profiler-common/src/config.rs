@@ -1,0 +1,92 @@
+//! What the loader tells the kernel side: a read-only global, and the keys of the target set.
+
+use crate::limits::COMM_BYTES;
+
+/// What a [`TargetKey`] names. The discriminants are bits of [`ProbeConfig::filters`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TargetKind {
+    /// A process, by process id.
+    Pid = 1,
+    /// A thread, by thread id.
+    Tid = 2,
+    /// Every thread of this name.
+    Comm = 4,
+    /// A cgroup v2, by id, with all below it.
+    Cgroup = 8,
+}
+
+/// One target: key of the map `TARGETS`, whose value means nothing.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TargetKey {
+    /// A [`TargetKind`].
+    pub kind: u32,
+    /// Always zero, so that equal targets are equal bytes.
+    pub _pad: u32,
+    /// The id in native byte order, or the comm, padded with NUL.
+    pub value: [u8; COMM_BYTES],
+}
+
+impl TargetKey {
+    /// The target with this id.
+    #[inline(always)]
+    #[must_use]
+    pub fn id(kind: TargetKind, id: u64) -> Self {
+        let mut value = [0; COMM_BYTES];
+        let bytes = id.to_ne_bytes();
+        let mut i = 0;
+        while i < bytes.len() {
+            value[i] = bytes[i];
+            i += 1;
+        }
+        Self {
+            kind: kind as u32,
+            _pad: 0,
+            value,
+        }
+    }
+
+    /// The threads with this name.
+    #[inline(always)]
+    #[must_use]
+    pub fn comm(comm: [u8; COMM_BYTES]) -> Self {
+        Self {
+            kind: TargetKind::Comm as u32,
+            _pad: 0,
+            value: comm,
+        }
+    }
+}
+
+const _: () = assert!(
+    size_of::<TargetKey>() == 4 + 4 + COMM_BYTES,
+    "no hidden padding"
+);
+
+/// Settings of one run, fixed before the programs are loaded (global `CONFIG`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProbeConfig {
+    /// [`TargetKind`] bits that the target set holds keys of; 0 samples every task but the idle.
+    pub filters: u32,
+    /// Bit `n`: the target set holds cgroups at level `n` of the tree.
+    pub cgroup_levels: u32,
+    /// 1 to walk kernel stacks, 0 not to.
+    pub kernel_stacks: u32,
+    /// 1 to walk user stacks, 0 not to.
+    pub user_stacks: u32,
+    /// Offset of `stack` in the kernel's `struct task_struct`, in bytes, from BTF.
+    pub task_stack_offset: u32,
+    /// Offset of `tgid` in the kernel's `struct task_struct`, in bytes, from BTF.
+    pub task_tgid_offset: u32,
+}
+
+const _: () = assert!(size_of::<ProbeConfig>() == 6 * 4, "no hidden padding");
+
+// SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for TargetKey {}
+// SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for ProbeConfig {}

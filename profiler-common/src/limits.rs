@@ -1,0 +1,48 @@
+//! Sizes and bounds that both sides of the kernel boundary know, and how they relate.
+
+/// Most user frames kept of one stack.
+pub const MAX_USER_FRAMES: usize = 512;
+
+/// Most kernel frames the kernel hands out of one stack.
+/// Source: `PERF_MAX_STACK_DEPTH` in `include/uapi/linux/perf_event.h`.
+pub const MAX_KERNEL_FRAMES: usize = 127;
+
+/// Slots for frames in a scratch record: a power of two, so that an index can be masked.
+pub const SCRATCH_FRAMES: usize = 1024;
+
+/// User frames walked by one program of the tail-call flavour.
+pub const FRAMES_PER_PROGRAM: usize = 32;
+
+/// Tail calls one sample may take.
+/// Source: `MAX_TAIL_CALL_CNT` in `include/linux/bpf.h` is 33; older kernels stop at 32.
+pub const MAX_TAIL_CALLS: usize = 32;
+
+/// 32-bit words in one chunk of table memory: 256 KiB.
+pub const CHUNK_WORDS: usize = 65_536;
+
+/// Most chunks of table memory: 1 GiB in all, allocated one by one.
+pub const MAX_CHUNKS: usize = 4096;
+
+/// Most processes with a mapping table at one time.
+pub const MAX_PROCESSES: usize = 16_384;
+
+/// Most entries in one process's mapping table: what one chunk holds.
+pub const MAX_MAPPINGS: usize = CHUNK_WORDS / crate::mapping::ENTRY_WORDS;
+
+/// Most targets (pids, tids, comms, cgroups) filtered for at one time.
+pub const MAX_TARGETS: usize = 65_536;
+
+/// Levels of the cgroup tree that a cgroup target may lie at; the root is level 0.
+pub const MAX_CGROUP_LEVELS: u32 = 16;
+
+/// Bytes of a comm, with its closing NUL.
+/// Source: `TASK_COMM_LEN` in `include/linux/sched.h`.
+pub const COMM_BYTES: usize = 16;
+
+/// The smallest sample ring, in bytes. The loader makes it larger by CPUs and frequency.
+pub const MIN_RING_BYTES: usize = 2 << 20;
+
+const _: () = assert!(MAX_TAIL_CALLS * FRAMES_PER_PROGRAM >= MAX_USER_FRAMES);
+const _: () = assert!(MAX_KERNEL_FRAMES + MAX_USER_FRAMES <= SCRATCH_FRAMES);
+const _: () = assert!(SCRATCH_FRAMES.is_power_of_two() && CHUNK_WORDS.is_power_of_two());
+const _: () = assert!(MIN_RING_BYTES.is_power_of_two());

@@ -1,0 +1,328 @@
+//! From a frame to its caller, as a pure function of registers, memory and code.
+
+use crate::{
+    code::{CALL_BYTES, LEAF_BYTES, follows_call, leaf_return_slot},
+    stop::StopReason,
+};
+
+/// Reads the memory of the task whose stack is walked.
+pub trait UserMemory {
+    /// The `N` bytes at `address`, or `None` when any of them cannot be read.
+    fn read<const N: usize>(&self, address: u64) -> Option<[u8; N]>;
+}
+
+/// The registers a walk needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    /// Program counter.
+    pub pc: u64,
+    /// Stack pointer.
+    pub sp: u64,
+    /// Frame pointer, if the code keeps one.
+    pub fp: u64,
+}
+
+/// Which frame a step starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// The interrupted frame: it may not have set up its frame yet.
+    Innermost,
+    /// A frame that has called another.
+    Caller,
+}
+
+/// How frames may follow each other on the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Growth {
+    /// A caller's frame lies above its callee's. A frame pointer below the stack pointer is stale.
+    Strict,
+    /// The code may have switched stacks (Go).
+    MaySwitch,
+}
+
+/// Finds the caller by the frame pointer.
+///
+/// The caller's frame pointer and the return address stand where the frame pointer points
+/// (System V ABI for x86-64, section 3.2.2). A return address counts only if it follows a call.
+///
+/// # Errors
+/// The reason the walk ends, [`StopReason::Root`] at the outermost frame.
+#[inline(always)]
+pub fn caller_by_frame_pointer(
+    callee: Registers,
+    depth: Depth,
+    growth: Growth,
+    memory: &impl UserMemory,
+) -> Result<Registers, StopReason> {
+    if depth == Depth::Innermost
+        && let Some(caller) = caller_of_leaf(callee, memory)
+    {
+        return Ok(caller);
+    }
+    if callee.fp == 0 {
+        // The ABI has 0 mark the outermost frame. In an innermost frame it may be any value.
+        return Err(if depth == Depth::Caller {
+            StopReason::Root
+        } else {
+            StopReason::NoFramePointer
+        });
+    }
+    let stale = growth == Growth::Strict && callee.fp < callee.sp;
+    if callee.fp & 7 != 0 || stale {
+        return Err(StopReason::NoFramePointer);
+    }
+    let Some(pair) = memory.read::<16>(callee.fp) else {
+        return Err(StopReason::StackUnreadable);
+    };
+    let (fp, pc) = (word(&pair, 0), word(&pair, 8));
+    if pc == 0 {
+        return Err(StopReason::Root);
+    }
+    check_return_address(pc, memory)?;
+    if fp == callee.fp {
+        return Err(StopReason::NoFramePointer);
+    }
+    Ok(Registers {
+        pc,
+        sp: callee.fp.wrapping_add(16),
+        fp,
+    })
+}
+
+/// The caller of a function that has no frame yet, or no longer.
+#[inline(always)]
+fn caller_of_leaf(callee: Registers, memory: &impl UserMemory) -> Option<Registers> {
+    let code = memory.read::<LEAF_BYTES>(callee.pc.wrapping_sub(1))?;
+    let slot = callee.sp.wrapping_add(leaf_return_slot(&code)?);
+    let pc = u64::from_ne_bytes(memory.read::<8>(slot)?);
+    check_return_address(pc, memory).ok()?;
+    Some(Registers {
+        pc,
+        sp: slot.wrapping_add(8),
+        fp: callee.fp,
+    })
+}
+
+#[inline(always)]
+fn check_return_address(pc: u64, memory: &impl UserMemory) -> Result<(), StopReason> {
+    // User space ends below 2^56: no address of the kernel is read, none is taken for user code.
+    if pc < 4096 || pc >> 56 != 0 {
+        return Err(StopReason::NotACall);
+    }
+    match memory.read::<CALL_BYTES>(pc.wrapping_sub(CALL_BYTES as u64)) {
+        Some(before) if follows_call(&before) => Ok(()),
+        Some(_) => Err(StopReason::NotACall),
+        None => Err(StopReason::CodeUnreadable),
+    }
+}
+
+#[inline(always)]
+fn word(bytes: &[u8; 16], at: usize) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    u64::from_ne_bytes(word)
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use std::collections::BTreeMap;
+
+    /// Memory given byte by byte.
+    #[derive(Default)]
+    struct Memory(BTreeMap<u64, u8>);
+
+    impl Memory {
+        fn bytes(mut self, address: u64, bytes: &[u8]) -> Self {
+            self.0.extend(
+                bytes
+                    .iter()
+                    .enumerate()
+                    .map(|(i, byte)| (address + i as u64, *byte)),
+            );
+            self
+        }
+        fn word(self, address: u64, value: u64) -> Self {
+            self.bytes(address, &value.to_ne_bytes())
+        }
+        /// A return address: a call instruction ends there.
+        fn call_before(self, address: u64) -> Self {
+            self.bytes(address - 8, &[0x90, 0x90, 0x90, 0xe8, 1, 2, 3, 4])
+        }
+    }
+
+    impl UserMemory for Memory {
+        fn read<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+            let mut out = [0; N];
+            for (i, byte) in out.iter_mut().enumerate() {
+                *byte = *self.0.get(&(address + i as u64))?;
+            }
+            Some(out)
+        }
+    }
+
+    const CALLEE: Registers = Registers {
+        pc: 0x40_1000,
+        sp: 0x7000,
+        fp: 0x7010,
+    };
+
+    #[track_caller]
+    fn check(
+        callee: Registers,
+        depth: Depth,
+        memory: &Memory,
+        expected: Result<Registers, StopReason>,
+    ) {
+        assert_eq!(
+            caller_by_frame_pointer(callee, depth, Growth::Strict, memory),
+            expected
+        );
+    }
+
+    #[test]
+    fn the_caller_stands_where_the_frame_pointer_points() {
+        let memory = Memory::default()
+            .word(0x7010, 0x7080)
+            .word(0x7018, 0x40_2000)
+            .call_before(0x40_2000);
+        let caller = Registers {
+            pc: 0x40_2000,
+            sp: 0x7020,
+            fp: 0x7080,
+        };
+        check(CALLEE, Depth::Caller, &memory, Ok(caller));
+        check(CALLEE, Depth::Innermost, &memory, Ok(caller));
+    }
+
+    #[test]
+    fn a_null_return_address_is_the_root() {
+        let memory = Memory::default().word(0x7010, 0).word(0x7018, 0);
+        check(CALLEE, Depth::Caller, &memory, Err(StopReason::Root));
+    }
+
+    #[test]
+    fn a_null_frame_pointer_is_the_root_of_a_caller_only() {
+        let callee = Registers { fp: 0, ..CALLEE };
+        check(
+            callee,
+            Depth::Caller,
+            &Memory::default(),
+            Err(StopReason::Root),
+        );
+        check(
+            callee,
+            Depth::Innermost,
+            &Memory::default(),
+            Err(StopReason::NoFramePointer),
+        );
+    }
+
+    #[test]
+    fn a_frame_pointer_below_the_stack_pointer_is_stale() {
+        let callee = Registers {
+            fp: 0x6ff0,
+            ..CALLEE
+        };
+        let memory = Memory::default()
+            .word(0x6ff0, 0x7080)
+            .word(0x6ff8, 0x40_2000)
+            .call_before(0x40_2000);
+        check(
+            callee,
+            Depth::Caller,
+            &memory,
+            Err(StopReason::NoFramePointer),
+        );
+        let switched = caller_by_frame_pointer(callee, Depth::Caller, Growth::MaySwitch, &memory);
+        assert_eq!(
+            switched,
+            Ok(Registers {
+                pc: 0x40_2000,
+                sp: 0x7000,
+                fp: 0x7080
+            })
+        );
+    }
+
+    #[test]
+    fn a_value_that_follows_no_call_is_no_return_address() {
+        let memory = Memory::default()
+            .word(0x7010, 0x7080)
+            .word(0x7018, 0x40_2000)
+            .bytes(0x40_1ff8, &[0x90; 8]);
+        check(CALLEE, Depth::Caller, &memory, Err(StopReason::NotACall));
+        let kernel = Memory::default()
+            .word(0x7010, 0x7080)
+            .word(0x7018, 0xffff_ffff_8100_0000);
+        check(CALLEE, Depth::Caller, &kernel, Err(StopReason::NotACall));
+    }
+
+    #[test]
+    fn memory_that_cannot_be_read_ends_the_walk() {
+        check(
+            CALLEE,
+            Depth::Caller,
+            &Memory::default(),
+            Err(StopReason::StackUnreadable),
+        );
+        let no_code = Memory::default()
+            .word(0x7010, 0x7080)
+            .word(0x7018, 0x40_2000);
+        check(
+            CALLEE,
+            Depth::Caller,
+            &no_code,
+            Err(StopReason::CodeUnreadable),
+        );
+    }
+
+    #[test]
+    fn a_function_that_has_no_frame_yet_returns_to_the_top_of_the_stack() {
+        let memory = Memory::default()
+            .bytes(0x40_0fff, &[0xcc, 0x55, 0x48, 0x89, 0xe5])
+            .bytes(0x40_1004, &[0x90; 16])
+            .word(0x7000, 0x40_2000)
+            .call_before(0x40_2000);
+        check(
+            CALLEE,
+            Depth::Innermost,
+            &memory,
+            Ok(Registers {
+                pc: 0x40_2000,
+                sp: 0x7008,
+                fp: 0x7010,
+            }),
+        );
+        let pushed = Registers {
+            pc: 0x40_1001,
+            sp: 0x6ff8,
+            fp: 0x7010,
+        };
+        check(
+            pushed,
+            Depth::Innermost,
+            &memory,
+            Ok(Registers {
+                pc: 0x40_2000,
+                sp: 0x7008,
+                fp: 0x7010,
+            }),
+        );
+    }
+
+    #[test]
+    fn a_frame_that_points_at_itself_ends_the_walk() {
+        let memory = Memory::default()
+            .word(0x7010, 0x7010)
+            .word(0x7018, 0x40_2000)
+            .call_before(0x40_2000);
+        check(
+            CALLEE,
+            Depth::Caller,
+            &memory,
+            Err(StopReason::NoFramePointer),
+        );
+    }
+}

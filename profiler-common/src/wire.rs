@@ -1,0 +1,60 @@
+//! Records of the sample ring.
+//!
+//! One record is a [`SampleHeader`], then `kernel_count` kernel addresses, then `user_count`
+//! frame words (see [`crate::frame`]), each 8 bytes, innermost frame first. Native byte order: the
+//! record never leaves the host.
+
+use crate::limits::COMM_BYTES;
+
+/// [`SampleHeader::kind`] of a sample whose stacks are already walked.
+pub const KIND_STACK: u16 = 1;
+
+/// [`SampleHeader::probe`] of the on-CPU probe.
+pub const PROBE_CPU: u16 = 1;
+
+/// The head of each record.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SampleHeader {
+    /// What follows the header: [`KIND_STACK`].
+    pub kind: u16,
+    /// The probe that took the sample: [`PROBE_CPU`].
+    pub probe: u16,
+    /// Kernel addresses after the header, at most [`crate::limits::MAX_KERNEL_FRAMES`].
+    pub kernel_count: u16,
+    /// Frame words after the kernel addresses, at most [`crate::limits::MAX_USER_FRAMES`].
+    pub user_count: u16,
+    /// Process id (the kernel's tgid), in the initial pid namespace.
+    pub pid: u32,
+    /// Thread id (the kernel's pid), in the initial pid namespace.
+    pub tid: u32,
+    /// The CPU that ticked.
+    pub cpu: u32,
+    /// Generation of the mapping table the frames were translated with; 0 for none.
+    pub generation: u32,
+    /// Time of the tick, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// Id of the task's cgroup in the cgroup v2 tree; 0 for none.
+    pub cgroup_id: u64,
+    /// Name of the thread, padded with NUL.
+    pub comm: [u8; COMM_BYTES],
+    /// Why the user stack ends: a [`crate::stop::StopReason`]; any byte may arrive here.
+    pub user_stop: u8,
+    /// Why the kernel stack ends: a [`crate::stop::StopReason`]; any byte may arrive here.
+    pub kernel_stop: u8,
+    /// Always zero.
+    pub _pad: [u8; 6],
+}
+
+/// Bytes of a [`SampleHeader`].
+pub const HEADER_BYTES: usize = 64;
+
+const _: () = assert!(
+    size_of::<SampleHeader>() == HEADER_BYTES,
+    "no hidden padding"
+);
+const _: () = assert!(4 * 2 + 4 * 4 + 2 * 8 + COMM_BYTES + 2 + 6 == HEADER_BYTES);
+
+// SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for SampleHeader {}

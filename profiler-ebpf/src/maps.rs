@@ -1,0 +1,87 @@
+//! Every map and global of the kernel side.
+
+use aya_ebpf::{
+    Global,
+    btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, RingBuf},
+    macros::{btf_map, map},
+    maps::ProgramArray,
+};
+use profiler_common::{
+    config::{ProbeConfig, TargetKey},
+    counters::{COUNTERS, Counter},
+    limits::{CHUNK_WORDS, MAX_CHUNKS, MAX_PROCESSES, MAX_TARGETS, MIN_RING_BYTES},
+    mapping::{Chunk, ProcessEntry},
+};
+
+use crate::walk::Walk;
+
+/// Settings, fixed by the loader before the programs are loaded.
+#[unsafe(no_mangle)]
+pub static CONFIG: Global<ProbeConfig> = Global::new(ProbeConfig {
+    filters: 0,
+    cgroup_levels: 0,
+    kernel_stacks: 1,
+    user_stacks: 1,
+    task_stack_offset: 0,
+    task_tgid_offset: 0,
+});
+
+/// What to sample: key target, value nothing. Written by the loader and `follow_fork`, read at
+/// each tick. When full, a child is not followed and `FollowFull` counts it.
+/// The loader sets its size. Preallocated: kernels before 6.1 refuse other hashes here.
+#[btf_map]
+pub static TARGETS: HashMap<TargetKey, u8, MAX_TARGETS> = HashMap::new();
+
+/// The mapping table of each known process: key pid, value where its table lies. Written by the
+/// user side, read at each tick that falls on a target. When full, frames of further processes
+/// leave as runtime addresses, which the user side translates.
+#[btf_map]
+pub static PROCESSES: HashMap<u32, ProcessEntry, MAX_PROCESSES> = HashMap::new();
+
+/// Table memory, in chunks of 256 KiB made by need and filled through `mmap` by the user side
+/// (flag 1024 is `BPF_F_MMAPABLE`). Read at each frame.
+#[btf_map]
+pub static CHUNKS: ArrayOfMaps<Array<[u32; CHUNK_WORDS], 1, 1024>, MAX_CHUNKS> = ArrayOfMaps::new();
+
+/// The state of the walk that runs on this CPU. One context class (perf events) uses it: those
+/// programs do not nest.
+#[btf_map]
+pub static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
+
+/// The sample ring, read by the user side every few milliseconds; no wake-ups. The loader sets its
+/// size. When full, the sample is lost and `LostRingFull` counts it.
+#[btf_map]
+pub static SAMPLES: RingBuf<[u8; 64], MIN_RING_BYTES> = RingBuf::new();
+
+/// One counter for each way a tick can go: see [`Counter`]. Read by the user side at the end.
+#[btf_map]
+pub static COUNTS: PerCpuArray<u64, COUNTERS> = PerCpuArray::new();
+
+/// Entry 0: the program that goes on with a walk. Set by the loader for the tail-call flavour.
+#[map]
+pub static CONTINUATIONS: ProgramArray = ProgramArray::with_max_entries(1, 0);
+
+/// Counts one.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    count_at(counter as u32);
+}
+
+/// Counts one in the counter with this number.
+#[inline(always)]
+pub fn count_at(counter: u32) {
+    if let Some(slot) = COUNTS.get_ptr_mut(counter) {
+        // SAFETY: a per-CPU slot, and no program that counts is interrupted by another on its CPU
+        // except a tracepoint by a tick, which counts in other slots.
+        unsafe { *slot += 1 };
+    }
+}
+
+/// The chunk with this number.
+#[inline(always)]
+pub fn chunk(number: u32) -> Option<&'static Chunk> {
+    let value = CHUNKS.get_value(number, &0)?;
+    // SAFETY: an array's value lives as long as the map, which outlives the program. The user side
+    // writes to it only where no published table lies.
+    Some(unsafe { &*core::ptr::from_ref(value).cast() })
+}

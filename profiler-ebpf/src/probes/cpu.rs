@@ -1,0 +1,52 @@
+//! The on-CPU probe: one sample for each tick that falls on a target.
+
+use aya_ebpf::programs::PerfEventContext;
+use profiler_common::{counters::Counter, wire::PROBE_CPU};
+
+use crate::{
+    maps::count,
+    targets::current_is_target,
+    task::{RegisterSource, user_registers},
+    walk::{self, Walk},
+};
+
+/// A tick, walked with `bpf_loop`.
+#[inline(always)]
+pub fn sample_with_loop(ctx: &PerfEventContext) {
+    if let Some(walk) = begin(ctx, RegisterSource::Helper) {
+        if walk.wants_user_frames() {
+            walk::by_loop::run();
+        }
+        walk.emit();
+    }
+}
+
+/// A tick, walked with a bounded loop and tail calls.
+#[inline(always)]
+pub fn sample_with_tail_calls(ctx: &PerfEventContext) {
+    if let Some(walk) = begin(ctx, RegisterSource::TaskStack) {
+        if walk.wants_user_frames() {
+            walk::tail::proceed(ctx);
+        } else {
+            walk.emit();
+        }
+    }
+}
+
+/// Counts the tick and, if it is due, fills the head of a walk and its kernel frames.
+#[inline(always)]
+fn begin(ctx: &PerfEventContext, source: RegisterSource) -> Option<&'static mut Walk> {
+    if !current_is_target() {
+        count(Counter::Elsewhere);
+        return None;
+    }
+    count(Counter::Due);
+    let Some(walk) = walk::scratch() else {
+        count(Counter::LostNoScratch);
+        return None;
+    };
+    walk.begin(PROBE_CPU);
+    walk.kernel_stack(ctx);
+    walk.user_registers(user_registers(ctx, source));
+    Some(walk)
+}

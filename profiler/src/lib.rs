@@ -1,0 +1,3 @@
+//! ebpfprof: profiles any process, or the whole host, without touching it.
+
+pub mod profile;

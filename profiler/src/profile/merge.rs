@@ -1,0 +1,99 @@
+//! One profile out of two.
+
+use super::{Function, LabelValue, Labels, Line, LocationId, Mapping, Profile, StringId};
+
+impl Profile {
+    /// Adds every event of `other`, which must have the same types and period.
+    ///
+    /// The start is the earlier of the two, the duration the sum (as pprof merges).
+    pub fn merge(&mut self, other: &Self) {
+        let locations: Vec<LocationId> = other
+            .location_ids()
+            .map(|id| self.adopt(other, id))
+            .collect();
+        for sample in other.samples() {
+            let stack = sample
+                .stack
+                .iter()
+                .map(|id| locations[id.index()])
+                .collect();
+            let labels: Labels = sample
+                .labels
+                .iter()
+                .map(|(key, value)| (*key, self.adopt_label(other, *value)))
+                .collect();
+            self.add(stack, labels, sample.count);
+        }
+        self.time_ns = match (self.time_ns, other.time_ns) {
+            (0, time) | (time, 0) => time,
+            (ours, theirs) => ours.min(theirs),
+        };
+        self.duration_ns += other.duration_ns;
+        for comment in &other.comments {
+            if !self.comments.contains(comment) {
+                self.comments.push(comment.clone());
+            }
+        }
+        for key in &other.shown_labels {
+            if !self.shown_labels.contains(key) {
+                self.shown_labels.push(*key);
+            }
+        }
+    }
+
+    fn adopt(&mut self, other: &Self, id: LocationId) -> LocationId {
+        let location = other.location_at(id);
+        let mapping = location.mapping.map(|id| {
+            let theirs = *other.mapping_at(id);
+            let mapping = Mapping {
+                path: self.adopt_text(other, theirs.path),
+                build_id: self.adopt_text(other, theirs.build_id),
+                ..theirs
+            };
+            self.mapping(mapping)
+        });
+        let name = match (location.kind, location.lines.first()) {
+            (super::FrameKind::Marker, Some(line)) => {
+                self.adopt_text(other, other.function_at(line.function).name)
+            }
+            _ => StringId::EMPTY,
+        };
+        let ours = self.location_keyed(location.kind, mapping, location.address, name);
+        if self.location_at(ours).lines.is_empty() {
+            let lines = location
+                .lines
+                .iter()
+                .map(|line| self.adopt_line(other, *line))
+                .collect();
+            self.set_lines(ours, lines);
+        }
+        ours
+    }
+
+    fn adopt_line(&mut self, other: &Self, line: Line) -> Line {
+        let theirs = *other.function_at(line.function);
+        let function = Function {
+            name: self.adopt_text(other, theirs.name),
+            system_name: self.adopt_text(other, theirs.system_name),
+            file: self.adopt_text(other, theirs.file),
+            start_line: theirs.start_line,
+        };
+        Line {
+            function: self.function(function),
+            ..line
+        }
+    }
+
+    fn adopt_label(&mut self, other: &Self, value: LabelValue) -> LabelValue {
+        match value {
+            LabelValue::Text(id) => LabelValue::Text(self.adopt_text(other, id)),
+            LabelValue::Number(number, unit) => {
+                LabelValue::Number(number, self.adopt_text(other, unit))
+            }
+        }
+    }
+
+    fn adopt_text(&mut self, other: &Self, id: StringId) -> StringId {
+        self.string(other.text(id))
+    }
+}

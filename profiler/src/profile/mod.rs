@@ -1,0 +1,450 @@
+//! The profile in memory: pprof's own model, interned, with 32-bit handles.
+//!
+//! In: recorded samples ([`Profile::location`], [`Profile::add`]), and later the lines that
+//! `symbolize` finds. Out: formats read it in `export`. It imports no format and no kernel type.
+//! Formats live at the rim; text is never an intermediate form.
+//!
+//! Source of the words: `proto/profile.proto` of github.com/google/pprof.
+
+mod merge;
+mod summary;
+
+use std::{collections::HashMap, hash::Hash};
+
+pub use summary::{Hot, hottest};
+
+/// A string in [`Profile::strings`]. [`StringId::EMPTY`] is the empty one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StringId(u32);
+
+impl StringId {
+    /// The empty string: pprof's entry 0.
+    pub const EMPTY: Self = Self(0);
+}
+
+macro_rules! handle {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(u32);
+
+        impl $name {
+            /// Position in the profile's table.
+            #[must_use]
+            pub fn index(self) -> usize {
+                self.0 as usize
+            }
+        }
+    };
+}
+
+handle!(
+    /// A function in [`Profile::functions`].
+    FunctionId
+);
+handle!(
+    /// A mapping in [`Profile::mappings`].
+    MappingId
+);
+handle!(
+    /// A location in [`Profile::locations`].
+    LocationId
+);
+
+/// A kind of value and its unit, such as `cpu` in `nanoseconds`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ValueType {
+    /// What is counted, in lower case without a dash.
+    pub kind: &'static str,
+    /// Its unit: `count`, `nanoseconds`, `bytes`.
+    pub unit: &'static str,
+}
+
+/// What a mapping's code is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum MappingKind {
+    /// The target's main executable. Formats that want it first put it first.
+    Main,
+    /// Another ELF file, or the vDSO.
+    Object,
+    /// The kernel, or a module of it.
+    Kernel,
+    /// Stands for the whole host: no location lies in it.
+    Host,
+}
+
+/// An address range backed by one object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mapping {
+    /// What its code is.
+    pub kind: MappingKind,
+    /// First runtime address, as in `/proc/PID/maps`.
+    pub start: u64,
+    /// Runtime address after the last.
+    pub limit: u64,
+    /// Offset in the file of the first address, in bytes.
+    pub file_offset: u64,
+    /// Path as the target sees it, or a name in brackets.
+    pub path: StringId,
+    /// GNU build id in lower-case hex; empty when there is none.
+    pub build_id: StringId,
+}
+
+/// What a location's code is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum FrameKind {
+    /// User code of an object.
+    User,
+    /// Kernel code.
+    Kernel,
+    /// User code without an object: made at run time.
+    Jit,
+    /// No code: says why a stack was cut here.
+    Marker,
+}
+
+/// One function of a location: the innermost inlined one first, the one that was called last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Line {
+    /// The function.
+    pub function: FunctionId,
+    /// Line number in the function's file, from 1; 0 when unknown.
+    pub line: u32,
+    /// Column, from 1; 0 when unknown.
+    pub column: u32,
+}
+
+/// A function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Function {
+    /// The name to show.
+    pub name: StringId,
+    /// The linker's name where it differs from `name`, else empty.
+    pub system_name: StringId,
+    /// Source file, absolute if known, else empty.
+    pub file: StringId,
+    /// Line the function starts at; 0 when unknown.
+    pub start_line: u32,
+}
+
+/// A place in the code, with the functions it belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// What its code is.
+    pub kind: FrameKind,
+    /// The mapping it lies in.
+    pub mapping: Option<MappingId>,
+    /// Runtime address: of the instruction itself, so a return address less one. 0 for markers.
+    pub address: u64,
+    /// Never empty in a finished profile: `symbolize` fills it, with a stand-in if need be.
+    pub lines: Vec<Line>,
+}
+
+/// The value of a label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LabelValue {
+    /// Text.
+    Text(StringId),
+    /// A number and its unit. The unit is never empty: pprof drops a 0 without one.
+    Number(i64, StringId),
+}
+
+/// The label keys that a recording knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum LabelKey {
+    /// Name of the thread.
+    Comm,
+    /// Process id.
+    Pid,
+    /// Thread id.
+    Tid,
+    /// CPU number.
+    Cpu,
+    /// Path of the cgroup in the cgroup v2 tree.
+    Cgroup,
+}
+
+impl LabelKey {
+    /// Every key.
+    pub const ALL: [Self; 5] = [Self::Comm, Self::Pid, Self::Tid, Self::Cpu, Self::Cgroup];
+
+    /// The key as it stands in files and on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Comm => "comm",
+            Self::Pid => "pid",
+            Self::Tid => "tid",
+            Self::Cpu => "cpu",
+            Self::Cgroup => "cgroup",
+        }
+    }
+}
+
+/// What is known of where a sample was taken, one value a key at most, sorted by key.
+pub type Labels = Vec<(LabelKey, LabelValue)>;
+
+/// Some events with the same stack and the same labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Innermost first.
+    pub stack: Vec<LocationId>,
+    /// Always holds the comm; formats show the keys in [`Profile::shown_labels`].
+    pub labels: Labels,
+    /// How many events.
+    pub count: u64,
+}
+
+/// A profile.
+///
+/// A sample's values follow from its count: the count itself, and the count times the period.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// What one event is, such as `samples` in `count`.
+    pub event_type: ValueType,
+    /// What the period measures, such as `cpu` in `nanoseconds`.
+    pub period_type: ValueType,
+    /// The period: how much of `period_type` one event stands for.
+    pub period: u64,
+    /// Start, in nanoseconds since the epoch.
+    pub time_ns: u64,
+    /// Length of the recording in nanoseconds.
+    pub duration_ns: u64,
+    /// Free text. A comment that starts with `#` is shown on request only.
+    pub comments: Vec<String>,
+    /// The labels that formats with labels write.
+    pub shown_labels: Vec<LabelKey>,
+    strings: Interner<String>,
+    functions: Interner<Function>,
+    mappings: Interner<Mapping>,
+    locations: Vec<Location>,
+    location_ids: HashMap<(FrameKind, Option<MappingId>, u64, StringId), LocationId>,
+    samples: HashMap<(Vec<LocationId>, Labels), u64>,
+}
+
+/// On-CPU samples by a clock: what Go's CPU profiles have, so that both can be compared.
+pub const SAMPLES_COUNT: ValueType = ValueType {
+    kind: "samples",
+    unit: "count",
+};
+/// Time on a CPU.
+pub const CPU_NANOSECONDS: ValueType = ValueType {
+    kind: "cpu",
+    unit: "nanoseconds",
+};
+
+impl Profile {
+    /// An empty CPU profile with one sample every `period_ns`.
+    #[must_use]
+    pub fn cpu(period_ns: u64) -> Self {
+        let mut strings = Interner::default();
+        strings.intern(String::new());
+        Self {
+            event_type: SAMPLES_COUNT,
+            period_type: CPU_NANOSECONDS,
+            period: period_ns,
+            time_ns: 0,
+            duration_ns: 0,
+            comments: Vec::new(),
+            shown_labels: Vec::new(),
+            strings,
+            functions: Interner::default(),
+            mappings: Interner::default(),
+            locations: Vec::new(),
+            location_ids: HashMap::new(),
+            samples: HashMap::new(),
+        }
+    }
+
+    /// The handle of a string.
+    pub fn string(&mut self, text: &str) -> StringId {
+        StringId(match self.strings.get(text) {
+            Some(id) => id,
+            None => self.strings.intern(text.to_owned()),
+        })
+    }
+
+    /// The text of a string.
+    #[must_use]
+    pub fn text(&self, id: StringId) -> &str {
+        &self.strings.items[id.0 as usize]
+    }
+
+    /// The handle of a function.
+    pub fn function(&mut self, function: Function) -> FunctionId {
+        FunctionId(self.functions.intern(function))
+    }
+
+    /// The handle of a mapping.
+    pub fn mapping(&mut self, mapping: Mapping) -> MappingId {
+        MappingId(self.mappings.intern(mapping))
+    }
+
+    /// The handle of a place in the code: one for each kind, mapping and address.
+    pub fn location(
+        &mut self,
+        kind: FrameKind,
+        mapping: Option<MappingId>,
+        address: u64,
+    ) -> LocationId {
+        self.location_keyed(kind, mapping, address, StringId::EMPTY)
+    }
+
+    /// The handle of a frame that only says something, such as why a stack was cut.
+    pub fn marker(&mut self, words: &str) -> LocationId {
+        let name = self.string(words);
+        let id = self.location_keyed(FrameKind::Marker, None, 0, name);
+        if self.locations[id.index()].lines.is_empty() {
+            let function = self.function(Function {
+                name,
+                system_name: StringId::EMPTY,
+                file: StringId::EMPTY,
+                start_line: 0,
+            });
+            self.locations[id.index()].lines.push(Line {
+                function,
+                line: 0,
+                column: 0,
+            });
+        }
+        id
+    }
+
+    fn location_keyed(
+        &mut self,
+        kind: FrameKind,
+        mapping: Option<MappingId>,
+        address: u64,
+        name: StringId,
+    ) -> LocationId {
+        *self
+            .location_ids
+            .entry((kind, mapping, address, name))
+            .or_insert_with(|| {
+                let id = u32::try_from(self.locations.len())
+                    .expect("fewer than 2^32 locations fit in memory");
+                self.locations.push(Location {
+                    kind,
+                    mapping,
+                    address,
+                    lines: Vec::new(),
+                });
+                LocationId(id)
+            })
+    }
+
+    /// Adds `count` events with this stack (innermost first) and these labels.
+    pub fn add(&mut self, stack: Vec<LocationId>, mut labels: Labels, count: u64) {
+        labels.sort_unstable_by_key(|(key, _)| *key);
+        *self.samples.entry((stack, labels)).or_insert(0) += count;
+    }
+
+    /// Sets the functions of a location, the innermost inlined one first.
+    pub fn set_lines(&mut self, id: LocationId, lines: Vec<Line>) {
+        self.locations[id.index()].lines = lines;
+    }
+
+    /// Every string, in the order of the handles; the first is empty.
+    #[must_use]
+    pub fn strings(&self) -> &[String] {
+        &self.strings.items
+    }
+
+    /// Every function, in the order of the handles.
+    #[must_use]
+    pub fn functions(&self) -> &[Function] {
+        &self.functions.items
+    }
+
+    /// Every mapping, in the order of the handles.
+    #[must_use]
+    pub fn mappings(&self) -> &[Mapping] {
+        &self.mappings.items
+    }
+
+    /// Every location, in the order of the handles.
+    #[must_use]
+    pub fn locations(&self) -> &[Location] {
+        &self.locations
+    }
+
+    /// A location with its handle.
+    pub fn location_ids(&self) -> impl Iterator<Item = LocationId> + use<> {
+        (0..u32::try_from(self.locations.len()).expect("fewer than 2^32 locations fit in memory"))
+            .map(LocationId)
+    }
+
+    /// The location with this handle.
+    #[must_use]
+    pub fn location_at(&self, id: LocationId) -> &Location {
+        &self.locations[id.index()]
+    }
+
+    /// The mapping with this handle.
+    #[must_use]
+    pub fn mapping_at(&self, id: MappingId) -> &Mapping {
+        &self.mappings.items[id.index()]
+    }
+
+    /// The function with this handle.
+    #[must_use]
+    pub fn function_at(&self, id: FunctionId) -> &Function {
+        &self.functions.items[id.index()]
+    }
+
+    /// The name of a line's function.
+    #[must_use]
+    pub fn line_name(&self, line: &Line) -> &str {
+        self.text(self.function_at(line.function).name)
+    }
+
+    /// Every sample, in no particular order.
+    pub fn samples(&self) -> impl Iterator<Item = Sample> + '_ {
+        self.samples.iter().map(|((stack, labels), count)| Sample {
+            stack: stack.clone(),
+            labels: labels.clone(),
+            count: *count,
+        })
+    }
+
+    /// The events in the profile.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.samples.values().sum()
+    }
+}
+
+/// Each distinct value once, with its position as its number.
+#[derive(Clone, Debug)]
+struct Interner<T> {
+    items: Vec<T>,
+    ids: HashMap<T, u32>,
+}
+
+impl<T> Default for Interner<T> {
+    fn default() -> Self {
+        Self {
+            items: Vec::new(),
+            ids: HashMap::new(),
+        }
+    }
+}
+
+impl<T: Clone + Eq + Hash> Interner<T> {
+    fn intern(&mut self, item: T) -> u32 {
+        if let Some(id) = self.ids.get(&item) {
+            return *id;
+        }
+        let id = u32::try_from(self.items.len()).expect("fewer than 2^32 items fit in memory");
+        self.items.push(item.clone());
+        self.ids.insert(item, id);
+        id
+    }
+
+    fn get<Q: Eq + Hash + ?Sized>(&self, item: &Q) -> Option<u32>
+    where
+        T: std::borrow::Borrow<Q>,
+    {
+        self.ids.get(item).copied()
+    }
+}
