@@ -1,4 +1,16 @@
 //! ebpfprof: profiles any process, or the whole host, without touching it.
+//!
+//! The modules in the order in which data flows: see ARCHITECTURE.md.
 
+pub mod bpf;
+pub mod cli;
 pub mod error;
+pub mod export;
+pub mod object;
+pub mod privilege;
+pub mod process;
 pub mod profile;
+pub mod record;
+pub mod selftest;
+pub mod symbolize;
+pub mod target;

@@ -1,1 +1,82 @@
-fn main() {}
+//! `cargo xtask`: builds, checks and tests ebpfprof. Each verb is one module; what they share is in
+//! [`process`] and [`workspace`].
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a command-line tool: reports go to stdout, errors to stderr"
+)]
+
+mod ebpf;
+mod fixtures;
+mod linker;
+mod object_file;
+mod packages;
+mod pin;
+mod process;
+mod remap;
+mod rust_view;
+mod test;
+mod tidy;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::{ebpf::Goal, test::Extent, workspace::Workspace};
+
+/// Builds, checks and tests ebpfprof.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Builds the BPF object and puts it, and a record of its toolchain, into profiler-ebpf.
+    Ebpf {
+        /// Rebuild in a temporary folder and fail unless the checked-in object has the same bytes.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Compiles the programs that the kernel tests profile.
+    Fixtures,
+    /// Runs every check and test, and installs what they need (as root, on Debian and Ubuntu).
+    Test {
+        /// Leave out the rebuild of the BPF object and the release build.
+        #[arg(long)]
+        quick: bool,
+    },
+    /// Checks the rules of the house style that a program can check.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = remap::run_as_rustc() {
+        return code;
+    }
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
+    let workspace = Workspace::find()?;
+    match arguments.verb {
+        Verb::Ebpf { check: false } => ebpf::run(&workspace, Goal::Write),
+        Verb::Ebpf { check: true } => ebpf::run(&workspace, Goal::Check),
+        Verb::Fixtures => fixtures::build(&workspace),
+        Verb::Test { quick: false } => test::run(&workspace, Extent::Whole),
+        Verb::Test { quick: true } => test::run(&workspace, Extent::Quick),
+        Verb::Tidy => tidy::run(&workspace),
+    }
+}

@@ -2,10 +2,14 @@
 
 use super::{Function, LabelValue, Labels, Line, LocationId, Mapping, Profile, StringId};
 
+/// A line by what it says: name, linker's name and file; start line, line and column.
+type ToldLine<'a> = ([&'a str; 3], [u32; 3]);
+
 impl Profile {
     /// Adds every event of `other`, which must have the same types and period.
     ///
-    /// The start is the earlier of the two, the duration the sum (as pprof merges).
+    /// The start is the earlier of the two, the duration the sum (as pprof merges). But for the
+    /// order of the comments, it does not matter which of the two is merged into which.
     pub fn merge(&mut self, other: &Self) {
         let locations: Vec<LocationId> = other
             .location_ids()
@@ -59,7 +63,9 @@ impl Profile {
             _ => StringId::EMPTY,
         };
         let ours = self.location_keyed(location.kind, mapping, location.address, name);
-        if self.location_at(ours).lines.is_empty() {
+        // Two runs may have found different lines for one place, say with and without debug
+        // info. The choice between them must not depend on which profile is merged into which.
+        if other.told_by(&location.lines) > self.told_by(&self.location_at(ours).lines) {
             let lines = location
                 .lines
                 .iter()
@@ -68,6 +74,19 @@ impl Profile {
             self.set_lines(ours, lines);
         }
         ours
+    }
+
+    /// What lines say, in an order in which more lines are more.
+    fn told_by(&self, lines: &[Line]) -> (usize, Vec<ToldLine<'_>>) {
+        let told = |line: &Line| {
+            let function = self.function_at(line.function);
+            let texts = [function.name, function.system_name, function.file];
+            (
+                texts.map(|text| self.text(text)),
+                [function.start_line, line.line, line.column],
+            )
+        };
+        (lines.len(), lines.iter().map(told).collect())
     }
 
     fn adopt_line(&mut self, other: &Self, line: Line) -> Line {

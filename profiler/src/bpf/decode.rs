@@ -1,0 +1,163 @@
+//! Records of the sample ring, decoded once into types that cannot be wrong.
+
+use profiler_common::{
+    frame::Frame,
+    limits::{COMM_BYTES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES},
+    stop::StopReason,
+    wire::{HEADER_BYTES, KIND_STACK, SampleHeader},
+};
+
+use crate::target::{Pid, Tid};
+
+/// One tick that fell on a target, with the stacks it found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Process.
+    pub pid: Pid,
+    /// Thread.
+    pub tid: Tid,
+    /// The CPU that ticked.
+    pub cpu: u32,
+    /// Generation of the mapping table its frames were translated with; 0 for none.
+    pub generation: u32,
+    /// When, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub time_ns: u64,
+    /// Id of the cgroup in the cgroup v2 tree; 0 for none.
+    pub cgroup_id: u64,
+    /// Name of the thread.
+    pub comm: Comm,
+    /// Kernel addresses, innermost first. All but the first are return addresses.
+    pub kernel: Vec<u64>,
+    /// User frames, innermost first.
+    pub user: Vec<Frame>,
+    /// Why the kernel stack ends.
+    pub kernel_stop: StopReason,
+    /// Why the user stack ends.
+    pub user_stop: StopReason,
+}
+
+/// The name of a thread, padded with NUL.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Comm(pub [u8; COMM_BYTES]);
+
+impl Comm {
+    /// As text; what is not UTF-8 is replaced.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let end = self
+            .0
+            .iter()
+            .position(|byte| *byte == 0)
+            .unwrap_or(COMM_BYTES);
+        String::from_utf8_lossy(&self.0[..end]).into_owned()
+    }
+}
+
+/// Reads one record. `None` when it is not one: the caller counts it as lost.
+pub(super) fn decode(record: &[u8]) -> Option<Sample> {
+    let header = read_header(record)?;
+    let (kernel_count, user_count) = (
+        usize::from(header.kernel_count),
+        usize::from(header.user_count),
+    );
+    if header.kind != KIND_STACK || kernel_count > MAX_KERNEL_FRAMES || user_count > MAX_USER_FRAMES
+    {
+        return None;
+    }
+    // The ring pads records to 8 bytes; ours are a multiple of 8.
+    let words = record.get(HEADER_BYTES..HEADER_BYTES + (kernel_count + user_count) * 8)?;
+    let mut words = words
+        .chunks_exact(8)
+        .map(|word| u64::from_ne_bytes(word.try_into().expect("chunks of 8")));
+    let kernel = words.by_ref().take(kernel_count).collect();
+    let user = words.map(Frame::decode).collect::<Result<_, _>>().ok()?;
+    Some(Sample {
+        pid: Pid(header.pid),
+        tid: Tid(header.tid),
+        cpu: header.cpu,
+        generation: header.generation,
+        time_ns: header.time_ns,
+        cgroup_id: header.cgroup_id,
+        comm: Comm(header.comm),
+        kernel,
+        user,
+        kernel_stop: StopReason::try_from(header.kernel_stop).ok()?,
+        user_stop: StopReason::try_from(header.user_stop).ok()?,
+    })
+}
+
+fn read_header(record: &[u8]) -> Option<SampleHeader> {
+    let bytes: &[u8; HEADER_BYTES] = record.first_chunk()?;
+    // SAFETY: as many bytes as the header has, and every bit pattern of it is a valid value.
+    Some(unsafe { std::ptr::read_unaligned(bytes.as_ptr().cast()) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use profiler_common::frame::{Place, Position, Source};
+
+    fn record(header: SampleHeader, words: &[u64]) -> Vec<u8> {
+        // SAFETY: as many bytes as the header has, all of them initialized: it has no padding.
+        let bytes: [u8; HEADER_BYTES] = unsafe { std::mem::transmute(header) };
+        bytes
+            .into_iter()
+            .chain(words.iter().flat_map(|word| word.to_ne_bytes()))
+            .collect()
+    }
+
+    fn header() -> SampleHeader {
+        SampleHeader {
+            kind: KIND_STACK,
+            kernel_count: 1,
+            user_count: 1,
+            pid: 7,
+            tid: 8,
+            ..SampleHeader::default()
+        }
+    }
+
+    #[test]
+    fn a_record_has_kernel_frames_then_user_frames() {
+        let frame = Frame {
+            place: Place::Address(0x1234),
+            position: Position::Exact,
+            source: Source::Exact,
+        };
+        let sample = decode(&record(header(), &[0xffff_ffff_8100_0000, frame.encode()])).unwrap();
+        assert_eq!((sample.pid, sample.tid), (Pid(7), Tid(8)));
+        assert_eq!(sample.kernel, [0xffff_ffff_8100_0000]);
+        assert_eq!(sample.user, [frame]);
+    }
+
+    #[test]
+    fn what_is_no_record_is_none() {
+        let words = [1, 0x1000_0000_0000_0000];
+        assert!(decode(&record(header(), &words)).is_some());
+        let whole = record(header(), &words);
+        for length in 0..whole.len() {
+            assert!(decode(&whole[..length]).is_none());
+        }
+        assert!(
+            decode(&record(
+                SampleHeader {
+                    kind: 9,
+                    ..header()
+                },
+                &words
+            ))
+            .is_none()
+        );
+        assert!(
+            decode(&record(
+                SampleHeader {
+                    user_stop: 99,
+                    ..header()
+                },
+                &words
+            ))
+            .is_none()
+        );
+        assert!(decode(&record(header(), &[1, 0])).is_none());
+    }
+}

@@ -1,0 +1,560 @@
+//! The user side of the kernel boundary: loads the programs, runs their clocks, and turns what
+//! comes out into types that cannot be wrong. The only module that knows aya.
+//!
+//! In: [`Settings`], mapping tables, targets. Out: [`Sample`]s, process events, [`Counts`].
+
+mod btf;
+mod chunks;
+mod decode;
+mod error;
+mod perf;
+mod stream;
+mod tables;
+mod ticks;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::fd::{AsFd, OwnedFd},
+    time::Duration,
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{self, ArrayOfMaps, MapData, PerCpuArray, ProgramArray, RingBuf},
+    programs::{PerfEvent, ProgramType, RawTracePoint},
+    sys::{Stats, enable_stats, is_helper_supported},
+};
+use profiler_common::{
+    config::{ProbeConfig, TargetKey},
+    counters::{COUNTERS, Counter},
+    limits::{MAX_TARGETS, MIN_RING_BYTES},
+    mapping::ProcessEntry,
+};
+
+pub use decode::{Comm, Sample};
+pub use error::BpfError;
+pub use stream::ProcessStream;
+pub use tables::{MappingTables, Published};
+
+use ticks::{Clocks, CpuChange};
+
+use crate::target::Follow;
+
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!("../../../profiler-ebpf/prebuilt/ebpfprof.bpf.o");
+
+/// Names another BPF object to load instead of the embedded one, for tests of a fresh build.
+const OBJECT_VARIABLE: &str = "EBPFPROF_BPF_OBJECT";
+
+/// The largest sample ring, in bytes.
+const MAX_RING_BYTES: usize = 128 << 20;
+/// Bytes of ring for each sample that a CPU can take in a second: half a second of the deepest
+/// stacks, some seconds of ordinary ones.
+const RING_BYTES_PER_HERTZ: usize = 4096;
+/// Free places in the target set, for children that come to be.
+const ROOM_FOR_CHILDREN: usize = 16_384;
+/// Samples taken from the ring before process events get their turn.
+const MOST_SAMPLES_AT_ONCE: usize = 50_000;
+
+/// Which walker to load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// `bpf_loop`, where the kernel has it (5.17 and later).
+    Loop,
+    /// A bounded loop and tail calls.
+    TailCalls,
+}
+
+/// What a run samples, fixed before the programs are loaded.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Nanoseconds between two ticks of a CPU.
+    pub period_ns: u64,
+    /// The targets; with `filters` 0, every task.
+    pub targets: Vec<TargetKey>,
+    /// Bits of the kinds of target that `targets` holds or will hold.
+    pub filters: u32,
+    /// Levels of the cgroup tree at which `targets` holds cgroups, as bits.
+    pub cgroup_levels: u32,
+    /// Whether kernel stacks are taken.
+    pub kernel_stacks: Stacks,
+    /// Whether user stacks are taken.
+    pub user_stacks: Stacks,
+    /// Whether children are followed.
+    pub follow: Follow,
+    /// The walker, or `None` for the best that the kernel has.
+    pub flavour: Option<Flavour>,
+}
+
+/// Whether stacks of a kind are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stacks {
+    /// They are.
+    Taken,
+    /// They are left out.
+    LeftOut,
+}
+
+/// What the kernel side counted, and what the clocks say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Ticks by the clocks' own time, to within one a clock.
+    pub ticks: u64,
+    /// Ticks that ran the program beyond what the clocks allow. 0 or it is a bug.
+    pub excess: u64,
+    /// Ticks that fell on targets.
+    pub due: u64,
+    /// Ticks that fell elsewhere.
+    pub elsewhere: u64,
+    /// Due samples that found the ring full.
+    pub ring_full: u64,
+    /// Due samples that found no scratch memory.
+    pub no_scratch: u64,
+    /// Due samples that arrived and could not be read.
+    pub undecodable: u64,
+    /// Children that could not be followed.
+    pub not_followed: u64,
+    /// Frames whose mapping was that of the frame before.
+    pub mapping_cached: u64,
+    /// Frames whose mapping was searched for.
+    pub mapping_searched: u64,
+    /// Time spent in our programs, by the kernel's own measure.
+    pub run_time: Duration,
+}
+
+/// The kernel side of one run. Dropping it takes everything out of the kernel.
+pub struct Sampler {
+    bpf: Ebpf,
+    flavour: Flavour,
+    clocks: Clocks,
+    stream: ProcessStream,
+    samples: RingBuf<MapData>,
+    counts: PerCpuArray<MapData, u64>,
+    targets: maps::HashMap<MapData, TargetKey, u8>,
+    tables: MappingTables,
+    ring_bytes: usize,
+    undecodable: u64,
+    log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
+    _continuations: Option<ProgramArray<MapData>>,
+    stats: Option<OwnedFd>,
+}
+
+impl Sampler {
+    /// Loads the programs and opens the clocks, not yet enabled. The process stream and the
+    /// following of children run from here on.
+    ///
+    /// # Errors
+    /// When the kernel lacks something or refuses it.
+    pub fn load(settings: &Settings) -> Result<Self, BpfError> {
+        let flavour = settings.flavour.unwrap_or_else(best_flavour);
+        // Without the kernel's run time statistics the cost is told without BPF time.
+        let stats = enable_stats(Stats::RunTime).ok();
+        let ring_bytes = ring_bytes(settings.period_ns);
+        let mut bpf = load_object(settings, ring_bytes)?;
+        let log = if log::log_enabled!(log::Level::Debug) {
+            aya_log::EbpfLogger::init(&mut bpf).ok()
+        } else {
+            None
+        };
+        let targets = fill_targets(&mut bpf, &settings.targets)?;
+        let (program, continuations) = load_programs(&mut bpf, flavour)?;
+        let clocks = Clocks::open(settings.period_ns, program)?;
+        let mut stream = ProcessStream::default();
+        for cpu in clocks.cpus() {
+            stream
+                .add_cpu(cpu)
+                .map_err(|source| BpfError::Event { cpu, source })?;
+        }
+        if settings.follow == Follow::Yes {
+            follow_forks(&mut bpf)?;
+        }
+        let chunks = ArrayOfMaps::try_from(take(&mut bpf, "CHUNKS")?)
+            .map_err(|error| BpfError::map("CHUNKS", error))?;
+        let processes: maps::HashMap<MapData, u32, ProcessEntry> =
+            maps::HashMap::try_from(take(&mut bpf, "PROCESSES")?)
+                .map_err(|error| BpfError::map("PROCESSES", error))?;
+        let samples = RingBuf::try_from(take(&mut bpf, "SAMPLES")?)
+            .map_err(|error| BpfError::map("SAMPLES", error))?;
+        let counts = PerCpuArray::try_from(take(&mut bpf, "COUNTS")?)
+            .map_err(|error| BpfError::map("COUNTS", error))?;
+        Ok(Self {
+            bpf,
+            flavour,
+            clocks,
+            stream,
+            samples,
+            counts,
+            targets,
+            tables: MappingTables::new(chunks, processes),
+            ring_bytes,
+            undecodable: 0,
+            log,
+            _continuations: continuations,
+            stats,
+        })
+    }
+
+    /// Starts the clocks.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn enable(&mut self) -> Result<(), BpfError> {
+        self.clocks.enable()
+    }
+
+    /// Stops the clocks: afterwards the counts stand still.
+    pub fn disable(&mut self) {
+        self.clocks.disable();
+    }
+
+    /// The walker in use.
+    #[must_use]
+    pub fn flavour(&self) -> Flavour {
+        self.flavour
+    }
+
+    /// The mapping tables.
+    pub fn tables(&mut self) -> &mut MappingTables {
+        &mut self.tables
+    }
+
+    /// The process events.
+    pub fn stream(&mut self) -> &mut ProcessStream {
+        &mut self.stream
+    }
+
+    /// Takes what the sample ring holds, or a good part of it. True when there may be more.
+    pub fn drain(&mut self, samples: &mut Vec<Sample>) -> bool {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
+        for _ in 0..MOST_SAMPLES_AT_ONCE {
+            let Some(record) = self.samples.next() else {
+                return false;
+            };
+            match decode::decode(&record) {
+                Some(sample) => samples.push(sample),
+                None => self.undecodable += 1,
+            }
+        }
+        true
+    }
+
+    /// Makes something a target.
+    ///
+    /// # Errors
+    /// When the target set is full.
+    pub fn add_target(&mut self, key: TargetKey) -> Result<(), BpfError> {
+        self.targets
+            .insert(key, 1, 0)
+            .map_err(|error| BpfError::map("TARGETS", error))
+    }
+
+    /// Makes something a target no longer. Not being one is fine.
+    pub fn remove_target(&mut self, key: TargetKey) {
+        let _ = self.targets.remove(&key);
+    }
+
+    /// Whether this is a target now: the kernel side adds children by itself.
+    #[must_use]
+    pub fn is_target(&self, key: TargetKey) -> bool {
+        self.targets.get(&key, 0).is_ok()
+    }
+
+    /// Starts clocks on CPUs that came online, and lets go of those that went.
+    ///
+    /// # Errors
+    /// When the list of CPUs cannot be read or a clock is refused.
+    pub fn follow_cpus(&mut self) -> Result<(), BpfError> {
+        for change in self.clocks.follow_cpus()? {
+            match change {
+                CpuChange::Online(cpu) => {
+                    log::info!("CPU {cpu} came online");
+                    self.stream
+                        .add_cpu(cpu)
+                        .map_err(|source| BpfError::Event { cpu, source })?;
+                }
+                CpuChange::Offline(cpu) => {
+                    log::info!("CPU {cpu} went offline");
+                    self.stream.remove_cpu(cpu);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The account so far. Exact after [`Self::disable`].
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn counts(&self) -> Result<Counts, BpfError> {
+        let per_cpu = |counter: Counter| {
+            let values = self
+                .counts
+                .get(&(counter as u32), 0)
+                .map_err(|error| BpfError::map("COUNTS", error))?;
+            Ok::<Vec<u64>, BpfError>(values.iter().copied().collect())
+        };
+        let total = |counter| Ok::<u64, BpfError>(per_cpu(counter)?.iter().sum());
+        let (due, elsewhere) = (per_cpu(Counter::Due)?, per_cpu(Counter::Elsewhere)?);
+        let runs: BTreeMap<u32, u64> = (0..)
+            .zip(due.iter().zip(&elsewhere))
+            .map(|(cpu, (due, elsewhere))| (cpu, due + elsewhere))
+            .collect();
+        let (ticks, excess) = reconcile(&self.clocks.due(), &runs);
+        Ok(Counts {
+            ticks,
+            excess,
+            due: due.iter().sum(),
+            elsewhere: elsewhere.iter().sum(),
+            ring_full: total(Counter::LostRingFull)?,
+            no_scratch: total(Counter::LostNoScratch)?,
+            undecodable: self.undecodable,
+            not_followed: total(Counter::FollowFull)?,
+            mapping_cached: total(Counter::MappingCached)?,
+            mapping_searched: total(Counter::MappingSearched)?,
+            run_time: self.run_time(),
+        })
+    }
+
+    /// Stacks that the kernel side ended for this reason, user and kernel stacks together.
+    ///
+    /// # Errors
+    /// When the counters cannot be read.
+    pub fn stops(&self, reason: profiler_common::stop::StopReason) -> Result<u64, BpfError> {
+        let mut sum = 0;
+        for base in [Counter::Stop, Counter::KernelStop] {
+            let number = base as u32 + reason as u32;
+            debug_assert!((number as usize) < COUNTERS);
+            let values = self
+                .counts
+                .get(&number, 0)
+                .map_err(|error| BpfError::map("COUNTS", error))?;
+            sum += values.iter().sum::<u64>();
+        }
+        Ok(sum)
+    }
+
+    /// Kernel memory that this run takes in rings and tables, in bytes.
+    #[must_use]
+    pub fn kernel_bytes(&self) -> usize {
+        self.ring_bytes + self.tables.bytes()
+    }
+
+    /// Whether the kernel tells the time that our programs run.
+    #[must_use]
+    pub fn has_run_time(&self) -> bool {
+        self.stats.is_some()
+    }
+
+    /// Instructions that the verifier read for each loaded program, where the kernel tells (5.16).
+    #[must_use]
+    pub fn verified_instructions(&self) -> Vec<(String, u32)> {
+        self.loaded()
+            .filter_map(|(name, info)| Some((name.to_owned(), info.verified_instruction_count()?)))
+            .collect()
+    }
+
+    fn run_time(&self) -> Duration {
+        self.loaded().map(|(_, info)| info.run_time()).sum()
+    }
+
+    fn loaded(&self) -> impl Iterator<Item = (&str, aya::programs::ProgramInfo)> {
+        self.bpf
+            .programs()
+            .filter_map(|(name, program)| Some((name, program.info().ok()?)))
+    }
+}
+
+/// Ticks in all, and runs beyond what the clocks allow. A clock's last tick may be counted before
+/// its time is: that is within one a clock, and the runs are right.
+fn reconcile(due: &BTreeMap<u32, ticks::DueTicks>, runs: &BTreeMap<u32, u64>) -> (u64, u64) {
+    let (mut ticks, mut excess) = (0, 0);
+    for (cpu, runs) in runs {
+        let due = due.get(cpu).copied().unwrap_or_default();
+        ticks += due.ticks.max(*runs);
+        excess += runs.saturating_sub(due.ticks + due.clocks);
+    }
+    (ticks, excess)
+}
+
+fn best_flavour() -> Flavour {
+    let loops = is_helper_supported(
+        ProgramType::PerfEvent,
+        aya_obj::generated::bpf_func_id::BPF_FUNC_loop,
+    );
+    if loops.unwrap_or(false) {
+        Flavour::Loop
+    } else {
+        Flavour::TailCalls
+    }
+}
+
+fn ring_bytes(period_ns: u64) -> usize {
+    let frequency = usize::try_from(1_000_000_000 / period_ns.max(1)).unwrap_or(usize::MAX);
+    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    frequency
+        .saturating_mul(cpus)
+        .saturating_mul(RING_BYTES_PER_HERTZ)
+        .clamp(MIN_RING_BYTES, MAX_RING_BYTES)
+        .next_power_of_two()
+}
+
+fn load_object(settings: &Settings, ring_bytes: usize) -> Result<Ebpf, BpfError> {
+    let kernel = btf::Btf::of_kernel()?;
+    let config = ProbeConfig {
+        filters: settings.filters,
+        cgroup_levels: settings.cgroup_levels,
+        kernel_stacks: u32::from(settings.kernel_stacks == Stacks::Taken),
+        user_stacks: u32::from(settings.user_stacks == Stacks::Taken),
+        task_stack_offset: kernel.offset("task_struct", "stack")?,
+        task_tgid_offset: kernel.offset("task_struct", "tgid")?,
+    };
+    let log_level = if log::log_enabled!(log::Level::Debug) {
+        aya_log::Level::Debug as u8
+    } else {
+        0
+    };
+    let room = (settings.targets.len() + ROOM_FOR_CHILDREN).min(MAX_TARGETS);
+    let mut loader = EbpfLoader::new();
+    loader
+        .override_global("CONFIG", &config, true)
+        .override_global(aya_log::LEVEL, &log_level, true)
+        .map_max_entries("TARGETS", u32::try_from(room).expect("at most MAX_TARGETS"))
+        .map_max_entries(
+            "SAMPLES",
+            u32::try_from(ring_bytes).expect("at most MAX_RING_BYTES"),
+        );
+    let loaded = match std::env::var(OBJECT_VARIABLE) {
+        Ok(path) => {
+            let object = fs::read(&path).map_err(|source| BpfError::Object { path, source })?;
+            loader.load(&object)
+        }
+        Err(_) => loader.load(OBJECT),
+    };
+    loaded.map_err(|error| BpfError::Load(Box::new(error)))
+}
+
+fn fill_targets(
+    bpf: &mut Ebpf,
+    keys: &[TargetKey],
+) -> Result<maps::HashMap<MapData, TargetKey, u8>, BpfError> {
+    let mut targets: maps::HashMap<MapData, TargetKey, u8> =
+        maps::HashMap::try_from(take(bpf, "TARGETS")?)
+            .map_err(|error| BpfError::map("TARGETS", error))?;
+    for key in keys {
+        targets
+            .insert(key, 1, 0)
+            .map_err(|error| BpfError::map("TARGETS", error))?;
+    }
+    Ok(targets)
+}
+
+/// Loads the flavour's programs; gives the one for the clocks, and what keeps its tail calls.
+fn load_programs(
+    bpf: &mut Ebpf,
+    flavour: Flavour,
+) -> Result<(OwnedFd, Option<ProgramArray<MapData>>), BpfError> {
+    match flavour {
+        Flavour::Loop => Ok((load_program(bpf, "cpu_loop")?, None)),
+        Flavour::TailCalls => {
+            let name = "cpu_tail_next";
+            load_program(bpf, name)?;
+            let mut continuations = ProgramArray::try_from(take(bpf, "CONTINUATIONS")?)
+                .map_err(|error| BpfError::map("CONTINUATIONS", error))?;
+            let next = perf_program(bpf, name)?
+                .fd()
+                .map_err(|error| BpfError::program(name, error))?;
+            let next = next.try_clone().map_err(BpfError::Descriptor)?;
+            continuations
+                .set(0, &next, 0)
+                .map_err(|error| BpfError::map("CONTINUATIONS", error))?;
+            Ok((load_program(bpf, "cpu_tail")?, Some(continuations)))
+        }
+    }
+}
+
+fn load_program(bpf: &mut Ebpf, name: &'static str) -> Result<OwnedFd, BpfError> {
+    let program = perf_program(bpf, name)?;
+    program
+        .load()
+        .map_err(|error| BpfError::program(name, error))?;
+    let fd = program
+        .fd()
+        .map_err(|error| BpfError::program(name, error))?;
+    fd.as_fd()
+        .try_clone_to_owned()
+        .map_err(BpfError::Descriptor)
+}
+
+fn perf_program<'a>(bpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut PerfEvent, BpfError> {
+    let program = bpf.program_mut(name).ok_or(BpfError::Missing(name))?;
+    program
+        .try_into()
+        .map_err(|error| BpfError::program(name, error))
+}
+
+fn follow_forks(bpf: &mut Ebpf) -> Result<(), BpfError> {
+    let name = "follow_fork";
+    let program = bpf.program_mut(name).ok_or(BpfError::Missing(name))?;
+    let program: &mut RawTracePoint = program
+        .try_into()
+        .map_err(|error| BpfError::program(name, error))?;
+    program
+        .load()
+        .map_err(|error| BpfError::program(name, error))?;
+    program
+        .attach("sched_process_fork")
+        .map_err(|error| BpfError::program(name, error))?;
+    Ok(())
+}
+
+fn take(bpf: &mut Ebpf, name: &'static str) -> Result<maps::Map, BpfError> {
+    bpf.take_map(name).ok_or(BpfError::Missing(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ticks::DueTicks, *};
+
+    #[test]
+    fn ticks_are_the_clocks_or_the_runs_within_one_a_clock() {
+        let due = BTreeMap::from([
+            (
+                0,
+                DueTicks {
+                    ticks: 100,
+                    clocks: 1,
+                },
+            ),
+            (
+                1,
+                DueTicks {
+                    ticks: 50,
+                    clocks: 1,
+                },
+            ),
+        ]);
+        assert_eq!(
+            reconcile(&due, &BTreeMap::from([(0, 98), (1, 50)])),
+            (150, 0)
+        );
+        assert_eq!(
+            reconcile(&due, &BTreeMap::from([(0, 101), (1, 50)])),
+            (151, 0)
+        );
+        assert_eq!(
+            reconcile(&due, &BTreeMap::from([(0, 103), (1, 50)])),
+            (153, 2)
+        );
+    }
+
+    #[test]
+    fn the_ring_grows_with_the_frequency_and_stays_a_power_of_two() {
+        for frequency in [1, 99, 999, 10_000, 100_000] {
+            let bytes = ring_bytes(1_000_000_000 / frequency);
+            assert!(bytes.is_power_of_two() && (MIN_RING_BYTES..=MAX_RING_BYTES).contains(&bytes));
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Mapping tables in the kernel side's memory: written into chunks, then published by process.
+
+use std::{collections::HashMap, os::fd::AsFd, time::Instant};
+
+use aya::maps::{self, ArrayOfMaps, MapData};
+use profiler_common::{
+    limits::{CHUNK_WORDS, MAX_CHUNKS, MAX_MAPPINGS},
+    mapping::{ENTRY_WORDS, MappingEntry, ProcessEntry},
+};
+
+use super::{
+    BpfError,
+    chunks::{Arena, Extent},
+    perf::SharedMemory,
+};
+use crate::target::Pid;
+
+/// Table memory in all, in bytes. Processes beyond it have their frames translated on the user
+/// side, which costs time there and no frame.
+const BUDGET_BYTES: usize = 64 << 20;
+const CHUNK_BYTES: usize = CHUNK_WORDS * 4;
+/// Source: `BPF_MAP_TYPE_ARRAY` and `BPF_F_MMAPABLE` in `include/uapi/linux/bpf.h`.
+const BPF_MAP_TYPE_ARRAY: u32 = 2;
+const BPF_F_MMAPABLE: u32 = 1024;
+
+/// What became of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// The kernel side translates with it; samples carry this generation.
+    Generation(u32),
+    /// There was no room for it.
+    NoRoom,
+}
+
+/// The tables of all processes.
+pub struct MappingTables {
+    chunks: ArrayOfMaps<MapData, MapData>,
+    processes: maps::HashMap<MapData, u32, ProcessEntry>,
+    memory: Vec<(MapData, SharedMemory)>,
+    arena: Arena,
+    published: HashMap<Pid, Extent>,
+    last_generation: u32,
+}
+
+impl MappingTables {
+    pub(super) fn new(
+        chunks: ArrayOfMaps<MapData, MapData>,
+        processes: maps::HashMap<MapData, u32, ProcessEntry>,
+    ) -> Self {
+        Self {
+            chunks,
+            processes,
+            memory: Vec::new(),
+            arena: Arena::default(),
+            published: HashMap::new(),
+            last_generation: 0,
+        }
+    }
+
+    /// Writes a table and has the kernel side use it from now on. The entries are sorted by start
+    /// and do not overlap.
+    ///
+    /// # Errors
+    /// When the kernel refuses memory or an update.
+    pub fn publish(&mut self, pid: Pid, entries: &[MappingEntry]) -> Result<Published, BpfError> {
+        if entries.is_empty() || entries.len() > MAX_MAPPINGS {
+            self.withdraw(pid)?;
+            return Ok(Published::NoRoom);
+        }
+        let words: Vec<u32> = entries.iter().flat_map(MappingEntry::to_words).collect();
+        let count = u32::try_from(entries.len()).expect("at most what a chunk holds");
+        debug_assert_eq!(words.len(), entries.len() * ENTRY_WORDS);
+        let Some(extent) = self.allocate(words.len())? else {
+            self.withdraw(pid)?;
+            return Ok(Published::NoRoom);
+        };
+        self.memory[extent.chunk as usize]
+            .1
+            .write_words(extent.word as usize, &words);
+        let generation = self.last_generation + 1;
+        let entry = ProcessEntry {
+            chunk: extent.chunk,
+            word: extent.word,
+            count,
+            generation,
+        };
+        if self.processes.insert(pid.0, entry, 0).is_err() {
+            self.arena.release(extent, Instant::now());
+            return Ok(Published::NoRoom);
+        }
+        self.last_generation = generation;
+        if let Some(old) = self.published.insert(pid, extent) {
+            self.arena.release(old, Instant::now());
+        }
+        Ok(Published::Generation(generation))
+    }
+
+    /// Has the kernel side forget a process.
+    ///
+    /// # Errors
+    /// When the kernel refuses the update.
+    pub fn withdraw(&mut self, pid: Pid) -> Result<(), BpfError> {
+        let Some(extent) = self.published.remove(&pid) else {
+            return Ok(());
+        };
+        match self.processes.remove(&pid.0) {
+            Ok(()) | Err(maps::MapError::KeyNotFound) => {}
+            Err(error) => return Err(BpfError::map("PROCESSES", error)),
+        }
+        self.arena.release(extent, Instant::now());
+        Ok(())
+    }
+
+    /// Kernel memory in tables, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.memory.len() * CHUNK_BYTES
+    }
+
+    fn allocate(&mut self, words: usize) -> Result<Option<Extent>, BpfError> {
+        let words = u32::try_from(words).expect("at most a chunk");
+        let now = Instant::now();
+        if let Some(extent) = self.arena.allocate(words, now) {
+            return Ok(Some(extent));
+        }
+        let chunks = self.arena.chunks() as usize;
+        if chunks >= MAX_CHUNKS || (chunks + 1) * CHUNK_BYTES > BUDGET_BYTES {
+            return Ok(None);
+        }
+        self.add_chunk()?;
+        Ok(self.arena.allocate(words, now))
+    }
+
+    fn add_chunk(&mut self) -> Result<(), BpfError> {
+        let bytes = u32::try_from(CHUNK_BYTES).expect("256 KiB");
+        let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY, 4, bytes, 1, BPF_F_MMAPABLE);
+        let map =
+            MapData::create(map, "chunk", None).map_err(|error| BpfError::map("CHUNKS", error))?;
+        let memory =
+            SharedMemory::map(map.fd().as_fd(), CHUNK_BYTES).map_err(BpfError::TableMemory)?;
+        self.chunks
+            .set(self.arena.chunks(), &map, 0)
+            .map_err(|error| BpfError::map("CHUNKS", error))?;
+        self.memory.push((map, memory));
+        self.arena.add_chunk();
+        Ok(())
+    }
+}

@@ -1,0 +1,305 @@
+//! The command line: parsed straight into the types that the rest works with.
+
+use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    bpf::Flavour,
+    export::Format,
+    profile::LabelKey,
+    target::{Pid, Tid},
+};
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo ebpfprof --pid 1234 --seconds 30         profile one process, write a pprof file
+  sudo ebpfprof --seconds 10                    profile the whole host
+  sudo ebpfprof -o cpu.svg -- ./server --port 80   start a command and profile it until it ends
+  sudo ebpfprof --comm postgres -s 10 -o db.pb.gz -o db.svg
+  sudo ebpfprof -p 1234 -s 10 -o - --format folded | inferno-flamegraph > cpu.svg
+  sudo ebpfprof selftest                        see that it works on this machine
+";
+
+/// Profiles any process, or the whole host, without touching it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ebpfprof",
+    version,
+    about,
+    after_help = EXAMPLES,
+    args_conflicts_with_subcommands = true,
+    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof selftest"
+)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) verb: Option<Verb>,
+    #[command(flatten)]
+    pub(super) record: RecordArgs,
+}
+
+/// What else there is to do than to record.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Profile a built-in workload with known shares, and compare
+    Selftest(SelftestArgs),
+}
+
+/// How to test.
+#[derive(Debug, Args)]
+pub(super) struct SelftestArgs {
+    /// Samples per second and CPU
+    #[arg(short = 'F', long, value_name = "HZ", default_value = "997")]
+    pub(super) frequency: Frequency,
+    /// How long to sample
+    #[arg(short, long, value_name = "N", default_value = "4")]
+    pub(super) seconds: Seconds,
+    /// Log what happens inside
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+    /// Walk user stacks with bpf_loop or with tail calls instead of the best that the kernel has
+    #[arg(long, value_name = "HOW")]
+    pub(super) walker: Option<Walker>,
+    /// Be the workload
+    #[arg(long, hide = true)]
+    pub(super) be_the_workload: bool,
+}
+
+/// What to record, how, and where to.
+#[derive(Debug, Args)]
+pub(super) struct RecordArgs {
+    /// Profile these processes
+    #[arg(
+        short,
+        long,
+        value_name = "PID",
+        value_delimiter = ',',
+        help_heading = "Targets (none: the whole host)"
+    )]
+    pub(super) pid: Vec<Pid>,
+    /// Profile these threads
+    #[arg(
+        long,
+        value_name = "TID",
+        value_delimiter = ',',
+        help_heading = "Targets (none: the whole host)"
+    )]
+    pub(super) tid: Vec<Tid>,
+    /// Profile every process and thread of this name
+    #[arg(
+        long,
+        value_name = "NAME",
+        help_heading = "Targets (none: the whole host)"
+    )]
+    pub(super) comm: Vec<String>,
+    /// Profile a cgroup and all below it
+    #[arg(
+        long,
+        value_name = "PATH",
+        help_heading = "Targets (none: the whole host)"
+    )]
+    pub(super) cgroup: Vec<PathBuf>,
+    /// Profile a container, by its ID or the start of it
+    #[arg(
+        long,
+        value_name = "ID",
+        help_heading = "Targets (none: the whole host)"
+    )]
+    pub(super) container: Vec<String>,
+    /// Profile the whole host
+    #[arg(short, long, conflicts_with_all = ["pid", "tid", "comm", "cgroup", "container", "command"], help_heading = "Targets (none: the whole host)")]
+    pub(super) all: bool,
+    /// Profile the children of the targets too (always so for `-- CMD`)
+    #[arg(long, help_heading = "Targets (none: the whole host)")]
+    pub(super) follow: bool,
+    /// Start a command and profile it until it ends
+    #[arg(last = true, value_name = "CMD", conflicts_with_all = ["pid", "tid", "comm", "cgroup", "container"], help_heading = "Targets (none: the whole host)")]
+    pub(super) command: Vec<OsString>,
+
+    /// How long: seconds, or with a unit, as in 500ms or 2m. Without it until Ctrl-C or the target's end
+    #[arg(short, long, value_name = "N", help_heading = "Sampling")]
+    pub(super) seconds: Option<Seconds>,
+    /// Samples per second and CPU
+    #[arg(
+        short = 'F',
+        long,
+        value_name = "HZ",
+        default_value = "99",
+        help_heading = "Sampling"
+    )]
+    pub(super) frequency: Frequency,
+    /// What to sample
+    #[arg(
+        short,
+        long,
+        value_name = "EVENT",
+        default_value = "cpu",
+        help_heading = "Sampling"
+    )]
+    pub(super) event: Event,
+    /// Leave out kernel frames
+    #[arg(long, help_heading = "Sampling")]
+    pub(super) no_kernel: bool,
+    /// Leave out user frames
+    #[arg(long, help_heading = "Sampling")]
+    pub(super) no_user: bool,
+    /// Walk user stacks with bpf_loop or with tail calls instead of the best that the kernel has
+    #[arg(long, value_name = "HOW", help_heading = "Sampling")]
+    pub(super) walker: Option<Walker>,
+
+    /// Write the profile here, in the format of the extension (.pb.gz .pprof .folded .svg); `-` is stdout. May be given several times
+    #[arg(short, long, value_name = "FILE", help_heading = "Output")]
+    pub(super) output: Vec<PathBuf>,
+    /// Format of outputs whose name does not tell it
+    #[arg(long, value_name = "F", help_heading = "Output")]
+    pub(super) format: Option<Format>,
+    /// Overwrite files that exist
+    #[arg(long, help_heading = "Output")]
+    pub(super) force: bool,
+    /// Label samples with these: comm, pid, tid, cpu, cgroup. Default: none for one process, else comm,pid
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        help_heading = "Output"
+    )]
+    pub(super) labels: Option<Vec<Label>>,
+    /// Look up function names alone, no lines and no inlined calls
+    #[arg(long, help_heading = "Output")]
+    pub(super) no_inlines: bool,
+    /// Exit with 1 when any sample was lost
+    #[arg(long, help_heading = "Output")]
+    pub(super) strict: bool,
+    /// Log what happens inside
+    #[arg(short, long, help_heading = "Output")]
+    pub(super) verbose: bool,
+}
+
+/// The probes there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Event {
+    /// Time on a CPU, by a clock
+    Cpu,
+}
+
+/// A way to walk user stacks in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Walker {
+    /// With bpf_loop (Linux 5.17 and later)
+    Loop,
+    /// With tail calls
+    TailCalls,
+}
+
+impl From<Walker> for Flavour {
+    fn from(walker: Walker) -> Self {
+        match walker {
+            Walker::Loop => Self::Loop,
+            Walker::TailCalls => Self::TailCalls,
+        }
+    }
+}
+
+/// A label key on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Label(pub(super) LabelKey);
+
+impl FromStr for Label {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let key = LabelKey::ALL.into_iter().find(|key| key.name() == text);
+        key.map(Self).ok_or_else(|| {
+            let names: Vec<&str> = LabelKey::ALL.into_iter().map(LabelKey::name).collect();
+            format!("labels are {}", names.join(", "))
+        })
+    }
+}
+
+/// Samples per second and CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frequency(pub(super) u32);
+
+impl FromStr for Frequency {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.strip_suffix("Hz").unwrap_or(text);
+        match number.parse() {
+            Ok(0) => Err("a frequency is 1 Hz or more; 99 is usual".to_owned()),
+            Ok(hz) => Ok(Self(hz)),
+            Err(_) => Err(
+                "a frequency is a whole number of samples per second, as in 99 or 99Hz".to_owned(),
+            ),
+        }
+    }
+}
+
+/// A length of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Seconds(pub(super) Duration);
+
+impl FromStr for Seconds {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const SYNTAX: &str = "a length of time is a number of seconds, or has a unit, as in 30, 0.5, 30s, 500ms, 2m or 1h";
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let seconds = match &text[digits.len()..] {
+            "" | "s" => 1.0,
+            "ms" => 0.001,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return Err(SYNTAX.to_owned()),
+        };
+        let number: f64 = digits.parse().map_err(|_| SYNTAX.to_owned())?;
+        let duration =
+            Duration::try_from_secs_f64(number * seconds).map_err(|_| SYNTAX.to_owned())?;
+        if duration < Duration::from_millis(1) {
+            return Err("a recording takes a millisecond or more".to_owned());
+        }
+        Ok(Self(duration))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[track_caller]
+    fn check_seconds(text: &str, expected: Option<u64>) {
+        let parsed = text
+            .parse::<Seconds>()
+            .ok()
+            .map(|seconds| seconds.0.as_millis());
+        assert_eq!(parsed, expected.map(u128::from), "{text}");
+    }
+
+    #[test]
+    fn lengths_of_time_have_fractions_and_units() {
+        check_seconds("30", Some(30_000));
+        check_seconds("0.66", Some(660));
+        check_seconds("30s", Some(30_000));
+        check_seconds("500ms", Some(500));
+        check_seconds("2m", Some(120_000));
+        check_seconds("1h", Some(3_600_000));
+        for text in ["0", "-1", "", "s", "3x", "1e400", "nan", "0.0001"] {
+            check_seconds(text, None);
+        }
+    }
+
+    #[test]
+    fn frequencies_are_whole_and_positive() {
+        assert_eq!("99".parse(), Ok(Frequency(99)));
+        assert_eq!("999Hz".parse(), Ok(Frequency(999)));
+        for text in ["0", "-1", "1.5", "x", ""] {
+            assert!(text.parse::<Frequency>().is_err(), "{text}");
+        }
+    }
+}

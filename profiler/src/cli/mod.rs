@@ -1,0 +1,62 @@
+//! The command line: the only module that prints or exits.
+
+mod args;
+mod outputs;
+mod progress;
+mod record;
+mod selftest;
+mod summary;
+mod trouble;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use args::{Cli, Verb};
+use trouble::Trouble;
+
+use crate::record::Stop;
+
+/// Runs the program with these arguments (the first is its own name).
+#[must_use]
+pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            return match Trouble::of_command_line(error) {
+                Ok(trouble) => trouble.report(),
+                // Help goes to stdout. When that is gone there is nobody left to read it.
+                Err(help) => help
+                    .print()
+                    .map_or(ExitCode::FAILURE, |()| ExitCode::SUCCESS),
+            };
+        }
+    };
+    let done = match cli.verb {
+        None => record::run(&cli.record),
+        Some(Verb::Selftest(args)) => selftest::run(&args),
+    };
+    done.unwrap_or_else(|trouble| trouble.report())
+}
+
+/// Logs go to stderr: what RUST_LOG asks for, with `--verbose` everything of ours.
+fn start_log(verbose: bool) {
+    let mut log = env_logger::Builder::new();
+    log.filter_level(log::LevelFilter::Error);
+    if verbose {
+        log.filter_module("ebpfprof", log::LevelFilter::Debug);
+    }
+    log.parse_default_env().init();
+}
+
+/// Has Ctrl-C and its like end a recording, which is then written.
+fn stop_on_signals() -> Result<Stop, Trouble> {
+    let stop = Stop::default();
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, stop.flag()).map_err(|error| {
+            Trouble::failure("cannot handle signals", error.to_string(), "run it again")
+        })?;
+    }
+    Ok(stop)
+}

@@ -1,0 +1,149 @@
+//! Where profiles go: decided, checked and opened before the recording starts.
+
+use std::{
+    io::{IsTerminal, stdout},
+    path::{Path, PathBuf},
+};
+
+use super::{args::RecordArgs, summary::Written, trouble::Trouble};
+use crate::{
+    export::{
+        self, Format,
+        output::{Destination, Output, Overwrite},
+    },
+    profile::Profile,
+};
+
+/// What to write where.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Plan {
+    files: Vec<(Destination, Format)>,
+}
+
+impl Plan {
+    /// Reads the options. `None` among the files stands for the default name, known later.
+    pub(super) fn of_args(args: &RecordArgs) -> Result<Self, Trouble> {
+        let mut files = Vec::new();
+        for path in &args.output {
+            let is_stdout = path == Path::new("-");
+            let format = format_of(path, is_stdout, args.format)?;
+            files.push((
+                if is_stdout {
+                    Destination::Stdout
+                } else {
+                    Destination::File(path.clone())
+                },
+                format,
+            ));
+        }
+        let to_stdout = files
+            .iter()
+            .filter(|(destination, _)| *destination == Destination::Stdout);
+        if to_stdout.clone().count() > 1 {
+            return Err(Trouble::misuse(
+                "more than one profile on stdout",
+                "two profiles in one stream can be told apart by no reader",
+                "ebpfprof … -o - -o FILE",
+            ));
+        }
+        if to_stdout.clone().any(|(_, format)| format.is_binary()) && stdout().is_terminal() {
+            return Err(Trouble::misuse(
+                "stdout is a terminal",
+                "a pprof profile is compressed binary data",
+                "ebpfprof … -o FILE.pb.gz, or -o - --format folded",
+            ));
+        }
+        Ok(Self { files })
+    }
+
+    pub(super) fn uses_stdout(&self) -> bool {
+        self.files
+            .iter()
+            .any(|(destination, _)| *destination == Destination::Stdout)
+    }
+
+    /// Opens every output, so that a recording is never made for nothing. `label` names the file
+    /// when no output was asked for.
+    pub(super) fn open(mut self, args: &RecordArgs, label: &str) -> Result<Outputs, Trouble> {
+        if self.files.is_empty() {
+            let format = args.format.unwrap_or(Format::Pprof);
+            let time = jiff::Zoned::now().strftime("%Y%m%d-%H%M%S").to_string();
+            let path = PathBuf::from(format!("ebpfprof-{label}-{time}.{}", format.extension()));
+            self.files.push((Destination::File(path), format));
+        }
+        let overwrite = if args.force {
+            Overwrite::Replace
+        } else {
+            Overwrite::Refuse
+        };
+        let mut opened = Vec::new();
+        for (destination, format) in self.files {
+            let path = match &destination {
+                Destination::Stdout => None,
+                Destination::File(path) => Some(path.clone()),
+            };
+            opened.push((path, format, Output::open(destination, overwrite)?));
+        }
+        Ok(Outputs(opened))
+    }
+}
+
+fn format_of(path: &Path, is_stdout: bool, asked: Option<Format>) -> Result<Format, Trouble> {
+    let by_name = if is_stdout {
+        None
+    } else {
+        Format::from_path(path)
+    };
+    match (by_name, asked) {
+        (Some(by_name), Some(asked)) if by_name != asked && path.extension().is_some() => {
+            Err(Trouble::misuse(
+                format!(
+                    "{} cannot be both {} and {}",
+                    path.display(),
+                    by_name.name(),
+                    asked.name()
+                ),
+                "its extension says one format, --format another",
+                format!(
+                    "ebpfprof … -o {}",
+                    path.with_extension(asked.extension()).display()
+                ),
+            ))
+        }
+        (Some(format), _) | (None, Some(format)) => Ok(format),
+        (None, None) if is_stdout => Ok(Format::Pprof),
+        (None, None) => {
+            let known: Vec<String> = Format::ALL
+                .iter()
+                .flat_map(|format| format.extensions())
+                .map(|extension| format!(".{extension}"))
+                .collect();
+            Err(Trouble::misuse(
+                format!("cannot tell the format of {}", path.display()),
+                format!("its extension is none of {}", known.join(" ")),
+                format!("ebpfprof … -o {} --format pprof", path.display()),
+            ))
+        }
+    }
+}
+
+/// Outputs that are open and wait for their profile.
+pub(super) struct Outputs(Vec<(Option<PathBuf>, Format, Output)>);
+
+impl Outputs {
+    /// Writes the profile everywhere. One output's failure does not keep the others from theirs.
+    pub(super) fn write(self, profile: &Profile) -> (Vec<Written>, Vec<Trouble>) {
+        let (mut written, mut troubles) = (Vec::new(), Vec::new());
+        for (path, format, output) in self.0 {
+            match output.finish(|out| export::write(format, profile, out)) {
+                Ok(bytes) => written.push(Written {
+                    path,
+                    format,
+                    bytes,
+                }),
+                Err(error) => troubles.push(error.into()),
+            }
+        }
+        (written, troubles)
+    }
+}

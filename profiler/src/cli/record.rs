@@ -1,0 +1,221 @@
+//! The bare form of the command: records and writes.
+
+use std::{
+    fs,
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use rustix::process::Signal;
+
+use super::{
+    args::{Frequency, RecordArgs},
+    outputs::Plan,
+    progress::Bar,
+    start_log, stop_on_signals, summary,
+    trouble::Trouble,
+};
+use crate::{
+    bpf::Stacks,
+    export::svg::TARGET_COMMENT,
+    privilege,
+    record::{End, Outcome, Request, StartCommand, prepare},
+    symbolize::Inlines,
+    target::{
+        Follow, TargetSpec,
+        command::{ChildStdout, Running},
+    },
+};
+
+const FREQUENCY_LIMIT: &str = "/proc/sys/kernel/perf_event_max_sample_rate";
+
+/// Records what the arguments ask for.
+pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
+    start_log(args.verbose);
+    if args.no_kernel && args.no_user {
+        return Err(Trouble::misuse(
+            "nothing to record",
+            "--no-kernel and --no-user leave no frames",
+            "ebpfprof … --no-kernel",
+        ));
+    }
+    let plan = Plan::of_args(args)?;
+    check_frequency(args.frequency)?;
+    privilege::check()?;
+    let stop = stop_on_signals()?;
+    let ready = prepare(request(args, plan.uses_stdout()))?;
+    let outputs = plan.open(args, ready.label())?;
+    let mut bar = Bar::new(args.seconds.map(|seconds| seconds.0));
+    let mut outcome = ready.record(&stop, &mut bar)?;
+    let comment = comment(args, &outcome);
+    let target = format!("#{TARGET_COMMENT}{}", outcome.label);
+    outcome.profile.comments.extend([comment, target]);
+    outcome.profile.comments.extend(
+        outcome
+            .account
+            .to_string()
+            .lines()
+            .chain(outcome.cost.to_string().lines())
+            .map(|line| format!("#{line}")),
+    );
+    let (written, troubles) = outputs.write(&outcome.profile);
+    // When stderr is gone there is nobody left to tell.
+    let _ = summary::write(&outcome, &mut io::stderr().lock());
+    let _ = summary::write_files(&written, &mut io::stderr().lock());
+    let running = outcome.running.take();
+    let mut code = verdict(args, &outcome);
+    for trouble in &troubles {
+        code = trouble.report();
+    }
+    if let Some(running) = running {
+        see_off(running, outcome.end);
+    }
+    Ok(code)
+}
+
+fn request(args: &RecordArgs, stdout_is_taken: bool) -> Request {
+    let stacks = |left_out: bool| {
+        if left_out {
+            Stacks::LeftOut
+        } else {
+            Stacks::Taken
+        }
+    };
+    let command = (!args.command.is_empty()).then(|| StartCommand {
+        argv: args.command.clone(),
+        stdout: if stdout_is_taken {
+            ChildStdout::ToStderr
+        } else {
+            ChildStdout::Inherit
+        },
+    });
+    Request {
+        spec: TargetSpec {
+            pids: args.pid.clone(),
+            tids: args.tid.clone(),
+            comms: args.comm.clone(),
+            cgroups: args.cgroup.clone(),
+            containers: args.container.clone(),
+            follow: if args.follow || command.is_some() {
+                Follow::Yes
+            } else {
+                Follow::No
+            },
+        },
+        command,
+        frequency_hz: args.frequency.0,
+        duration: args.seconds.map(|seconds| seconds.0),
+        kernel_stacks: stacks(args.no_kernel),
+        user_stacks: stacks(args.no_user),
+        inlines: if args.no_inlines {
+            Inlines::Skip
+        } else {
+            Inlines::Resolve
+        },
+        labels: args
+            .labels
+            .as_ref()
+            .map(|labels| labels.iter().map(|label| label.0).collect()),
+        flavour: args.walker.map(Into::into),
+    }
+}
+
+/// Refuses a frequency that the kernel would throttle.
+pub(super) fn check_frequency(frequency: Frequency) -> Result<(), Trouble> {
+    let limit = fs::read_to_string(FREQUENCY_LIMIT)
+        .ok()
+        .and_then(|text| text.trim().parse::<u32>().ok());
+    match limit {
+        Some(limit) if frequency.0 > limit => Err(Trouble::misuse(
+            format!("{} Hz is too fast", frequency.0),
+            format!("the kernel's limit is {limit} Hz (kernel.perf_event_max_sample_rate)"),
+            format!(
+                "ebpfprof -F {limit}, or sudo sysctl kernel.perf_event_max_sample_rate={}",
+                frequency.0
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The line that heads reports of the profile.
+fn comment(args: &RecordArgs, outcome: &Outcome) -> String {
+    let uname = rustix::system::uname();
+    format!(
+        "ebpfprof {} host={} kernel={} hz={} kept={} lost={}",
+        env!("CARGO_PKG_VERSION"),
+        uname.nodename().to_string_lossy(),
+        uname.release().to_string_lossy(),
+        args.frequency.0,
+        outcome.account.kept,
+        outcome.account.lost(),
+    )
+}
+
+/// Says what is wrong with a run that gave a profile, if anything, and gives its exit code.
+fn verdict(args: &RecordArgs, outcome: &Outcome) -> ExitCode {
+    let account = &outcome.account;
+    if let Some(flaw) = account.flaw() {
+        let advice = "report it with the output of: uname -r; ebpfprof --version";
+        return Trouble::failure("the account does not add up", flaw, advice).report();
+    }
+    if account.kept == 0 {
+        let ran = format!("{:.2} s", outcome.cost.elapsed.as_secs_f64());
+        if outcome.end == End::TargetEnded {
+            let why = format!("the target ended after {ran}, before a tick fell on it");
+            return Trouble::failure(
+                "no samples",
+                why,
+                "ebpfprof -F 999 -- CMD, to profile a command from its start to its end",
+            )
+            .report();
+        }
+        let why = format!("the targets used no CPU in {ran}");
+        // An idle target is no failure, but an empty profile should not surprise.
+        let _ = writeln!(
+            io::stderr().lock(),
+            "note: no samples: {why}; try: ebpfprof --seconds 30, under load"
+        );
+        return ExitCode::SUCCESS;
+    }
+    if args.strict && account.lost() > 0 {
+        let why = format!(
+            "{} of {} samples due were lost, and --strict was given",
+            account.lost(),
+            account.due
+        );
+        return Trouble::failure(
+            "samples were lost",
+            why,
+            "ebpfprof with a lower -F, or without --strict",
+        )
+        .report();
+    }
+    ExitCode::SUCCESS
+}
+
+/// The profile is written, and the command still runs: it may go on when only the time was over,
+/// and is asked to end when we were.
+fn see_off(mut running: Running, end: End) {
+    match end {
+        End::TimeIsOver => {
+            let _ = writeln!(
+                io::stderr().lock(),
+                "note: the command (pid {}) still runs; waiting for its end",
+                running.pid()
+            );
+            let _ = running.wait();
+        }
+        End::Stopped => {
+            let _ = running.signal(Signal::TERM);
+            let patience = std::time::Instant::now();
+            while running.try_wait().is_ok_and(|status| status.is_none())
+                && patience.elapsed() < Duration::from_secs(2)
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        End::TargetEnded => {}
+    }
+}

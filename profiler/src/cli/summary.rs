@@ -1,0 +1,86 @@
+//! What a run says at its end: the hottest functions, the receipt, and what to type next.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+};
+
+use crate::{
+    export::Format,
+    profile::{Profile, hottest},
+    record::Outcome,
+};
+
+/// Functions shown.
+const HOTTEST: usize = 10;
+
+/// A file that was written.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// Where; `None` for stdout.
+    pub(super) path: Option<PathBuf>,
+    /// In which format.
+    pub(super) format: Format,
+    /// How large, in bytes.
+    pub(super) bytes: u64,
+}
+
+/// Writes the hottest functions and the receipt.
+pub(super) fn write(outcome: &Outcome, out: &mut dyn Write) -> io::Result<()> {
+    write_hottest(&outcome.profile, out)?;
+    write!(out, "{}{}", outcome.account, outcome.cost)?;
+    for note in &outcome.notes {
+        writeln!(out, "note: {note}")?;
+    }
+    Ok(())
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with one digit")]
+fn write_hottest(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
+    let total = profile.total();
+    if total == 0 {
+        return Ok(());
+    }
+    let percent = |count: u64| 100.0 * count as f64 / total as f64;
+    writeln!(
+        out,
+        "{:>9} {:>6}  {:>9} {:>6}  function",
+        "self", "", "total", ""
+    )?;
+    for hot in hottest(profile, HOTTEST) {
+        let (own, all) = (percent(hot.flat), percent(hot.cumulative));
+        writeln!(
+            out,
+            "{:>9} {own:>5.1}%  {:>9} {all:>5.1}%  {}",
+            hot.flat,
+            hot.cumulative,
+            printable(&hot.name)
+        )?;
+    }
+    writeln!(out)
+}
+
+/// Names come from files that we do not trust: no control character reaches the terminal.
+fn printable(name: &str) -> String {
+    name.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// Tells what was written and how to open it.
+pub(super) fn write_files(files: &[Written], out: &mut dyn Write) -> io::Result<()> {
+    for file in files {
+        let Some(path) = &file.path else { continue };
+        let path = path.display();
+        writeln!(out, "wrote {path} ({} bytes)", file.bytes)?;
+        match file.format {
+            Format::Pprof => {
+                writeln!(out, "  go tool pprof -top {path}")?;
+                writeln!(out, "  go tool pprof -http=: {path}")?;
+            }
+            Format::Folded => writeln!(out, "  inferno-flamegraph < {path} > {path}.svg")?,
+            Format::FlameGraph => writeln!(out, "  xdg-open {path}")?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+//! Folded stacks: one line of text for each stack, as flame graph tools read them.
+//!
+//! ```text
+//! comm;outermost;…;innermost COUNT
+//! ```
+//!
+//! Suffixes say what a frame is: `_[k]` kernel, `_[i]` inlined, `_[j]` made at run time. There
+//! are no comments and no headers: readers take them for frames. Lines are sorted by byte.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    io::{self, Write},
+};
+
+use super::names;
+use crate::profile::{FrameKind, LabelKey, LabelValue, Location, Profile, Sample};
+
+/// Writes the profile as folded stacks.
+///
+/// # Errors
+/// What `out` refused.
+pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
+    for (stack, count) in stacks(profile) {
+        writeln!(out, "{stack} {count}")?;
+    }
+    Ok(())
+}
+
+/// Every distinct stack as text, with its events: none of them has no event.
+pub(super) fn stacks(profile: &Profile) -> BTreeMap<String, u64> {
+    let frames: Vec<String> = profile
+        .locations()
+        .iter()
+        .map(|location| frames_of(profile, location))
+        .collect();
+    let mut stacks = BTreeMap::new();
+    for sample in profile.samples().filter(|sample| sample.count > 0) {
+        let mut stack = comm_of(profile, &sample);
+        if sample.stack.is_empty() {
+            stack.push(';');
+            stack.push_str(names::UNKNOWN);
+        }
+        for location in sample.stack.iter().rev() {
+            stack.push(';');
+            stack.push_str(&frames[location.index()]);
+        }
+        let count: &mut u64 = stacks.entry(stack).or_default();
+        *count = count.saturating_add(sample.count);
+    }
+    stacks
+}
+
+/// The thread's name as a first frame. It has no space, so that no reader trims it.
+fn comm_of(profile: &Profile, sample: &Sample) -> String {
+    let comm = sample.labels.iter().find_map(|label| match label {
+        (LabelKey::Comm, LabelValue::Text(text)) => Some(profile.text(*text)),
+        _ => None,
+    });
+    match comm {
+        Some(comm) if !names::is_blank(comm) => safe(comm).replace(char::is_whitespace, "_"),
+        _ => names::UNKNOWN.to_owned(),
+    }
+}
+
+/// The frames of one location, outermost first, joined.
+fn frames_of(profile: &Profile, location: &Location) -> String {
+    if location.lines.is_empty() {
+        return frame(
+            &names::of_line(profile, location, None),
+            suffix(location, 0),
+        );
+    }
+    let frames: Vec<String> = location
+        .lines
+        .iter()
+        .enumerate()
+        .rev()
+        .map(|(at, line)| {
+            let name = names::of_line(profile, location, Some(line));
+            frame(&name, suffix(location, at))
+        })
+        .collect();
+    frames.join(";")
+}
+
+/// What a location's line at this position is marked with. The last line is the real function.
+fn suffix(location: &Location, at: usize) -> &'static str {
+    let inlined = at + 1 < location.lines.len();
+    match location.kind {
+        FrameKind::Marker => "",
+        FrameKind::Kernel => "_[k]",
+        FrameKind::User | FrameKind::Jit if inlined => "_[i]",
+        FrameKind::User => "",
+        FrameKind::Jit => "_[j]",
+    }
+}
+
+fn frame(name: &str, suffix: &str) -> String {
+    let name = safe(name);
+    format!("{}{suffix}", without_number_at_end(name.trim()))
+}
+
+/// The name without what separates frames or lines.
+fn safe(name: &str) -> String {
+    name.chars()
+        .map(|c| match c {
+            ';' => ':',
+            c if names::breaks_text(c) => ' ',
+            c => c,
+        })
+        .collect()
+}
+
+/// The name such that its end is no number of its own: readers would take that for a count.
+fn without_number_at_end(name: &str) -> Cow<'_, str> {
+    match name.rsplit_once(' ') {
+        Some((head, tail)) if tail.chars().all(|c| c.is_ascii_digit() || c == '.') => {
+            Cow::Owned(format!("{head}_{tail}"))
+        }
+        _ => Cow::Borrowed(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{Function, Line, StringId};
+
+    fn line(profile: &mut Profile, name: &str) -> Line {
+        let name = profile.string(name);
+        let function = profile.function(Function {
+            name,
+            system_name: StringId::EMPTY,
+            file: StringId::EMPTY,
+            start_line: 0,
+        });
+        Line {
+            function,
+            line: 1,
+            column: 0,
+        }
+    }
+
+    #[track_caller]
+    fn check(kind: FrameKind, names: &[&str], expected: &str) {
+        let mut profile = Profile::cpu(1);
+        let location = profile.location(kind, None, 0x1000);
+        let lines = names.iter().map(|name| line(&mut profile, name)).collect();
+        profile.set_lines(location, lines);
+        let comm = profile.string("my app");
+        let labels = vec![(LabelKey::Comm, LabelValue::Text(comm))];
+        profile.add(vec![location], labels, 3);
+        let mut text = Vec::new();
+        write(&profile, &mut text).unwrap();
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            format!("my_app;{expected} 3\n")
+        );
+    }
+
+    #[test]
+    fn a_suffix_says_what_a_frame_is() {
+        check(FrameKind::User, &["main"], "main");
+        check(
+            FrameKind::User,
+            &["deep", "mid", "main"],
+            "main;mid_[i];deep_[i]",
+        );
+        check(FrameKind::Kernel, &["vfs_read"], "vfs_read_[k]");
+        check(FrameKind::Kernel, &["in", "out"], "out_[k];in_[k]");
+        check(FrameKind::Jit, &["Foo.bar"], "Foo.bar_[j]");
+        check(FrameKind::Marker, &["[no unwind row]"], "[no unwind row]");
+    }
+
+    #[test]
+    fn a_frame_without_a_name_gets_a_stand_in() {
+        check(FrameKind::User, &[], "[unknown]");
+        check(FrameKind::User, &[""], "[unknown]");
+        check(FrameKind::Kernel, &[], "[kernel]_[k]");
+        check(FrameKind::Jit, &["\n"], "[jit]_[j]");
+    }
+
+    #[test]
+    fn a_name_cannot_break_its_line() {
+        check(FrameKind::User, &["f<[u8; 4]>"], "f<[u8: 4]>");
+        check(FrameKind::User, &["a\nb\0c\td"], "a b c d");
+        check(FrameKind::User, &[" a "], "a");
+        check(FrameKind::User, &["lambda 12"], "lambda_12");
+        check(FrameKind::User, &["f() const"], "f() const");
+    }
+
+    #[test]
+    fn stacks_that_read_alike_are_one_line_and_no_event_is_no_line() {
+        let mut profile = Profile::cpu(1);
+        for (address, count) in [(0x10, 2), (0x20, 3), (0x30, 0)] {
+            let location = profile.location(FrameKind::User, None, address);
+            let main = line(&mut profile, if count == 0 { "never" } else { "main" });
+            profile.set_lines(location, vec![main]);
+            profile.add(vec![location], Vec::new(), count);
+        }
+        profile.add(Vec::new(), Vec::new(), 4);
+        let mut text = Vec::new();
+        write(&profile, &mut text).unwrap();
+        assert_eq!(
+            String::from_utf8(text).unwrap(),
+            "[unknown];[unknown] 4\n[unknown];main 5\n"
+        );
+    }
+}

@@ -1,0 +1,138 @@
+//! Profiles on their way out: the formats, and the files they go to.
+//!
+//! In: a finished [`Profile`]. Out: bytes. Each format is one module with one function `write`,
+//! and is a pure function of what the profile says: events added in another order give the same
+//! bytes. `output` opens the file before a recording and names it after.
+//!
+//! To add a format: a module with `write`, and a line in each `match` here.
+
+pub mod folded;
+mod names;
+pub mod output;
+pub mod pprof;
+pub mod proto;
+pub mod svg;
+
+use std::{
+    fmt,
+    io::{self, Write},
+    path::Path,
+};
+
+use clap::ValueEnum;
+
+use crate::profile::Profile;
+
+/// What a profile is written as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
+pub enum Format {
+    /// pprof's own format, compressed by gzip: everything the profile holds.
+    Pprof,
+    /// One line of text for each stack, for flame graph tools.
+    Folded,
+    /// A flame graph that a browser opens.
+    #[value(name = "svg")]
+    FlameGraph,
+}
+
+impl Format {
+    /// Every format.
+    pub const ALL: [Self; 3] = [Self::Pprof, Self::Folded, Self::FlameGraph];
+
+    /// The format that a file's name asks for, by its extension.
+    #[must_use]
+    pub fn from_path(path: &Path) -> Option<Self> {
+        let name = path.file_name()?.to_str()?.to_ascii_lowercase();
+        Self::ALL
+            .into_iter()
+            .find(|format| format.extensions().iter().any(|end| name.ends_with(end)))
+    }
+
+    /// The format's name on the command line.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pprof => "pprof",
+            Self::Folded => "folded",
+            Self::FlameGraph => "svg",
+        }
+    }
+
+    /// The extension that files of this format get, without the dot.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Pprof => "pb.gz",
+            Self::Folded => "folded",
+            Self::FlameGraph => "svg",
+        }
+    }
+
+    /// Every ending of a file's name that means this format.
+    #[must_use]
+    pub const fn extensions(self) -> &'static [&'static str] {
+        match self {
+            Self::Pprof => &[".pb.gz", ".pprof", ".pb"],
+            Self::Folded => &[".folded", ".collapsed"],
+            Self::FlameGraph => &[".svg"],
+        }
+    }
+
+    /// Whether the bytes are unfit for a terminal.
+    #[must_use]
+    pub const fn is_binary(self) -> bool {
+        matches!(self, Self::Pprof)
+    }
+}
+
+impl fmt::Display for Format {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Writes a profile. `out` gets many small pieces: give it a buffer.
+///
+/// # Errors
+/// What `out` refused.
+pub fn write(format: Format, profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
+    match format {
+        Format::Pprof => pprof::write(profile, out),
+        Format::Folded => folded::write(profile, out),
+        Format::FlameGraph => svg::write(profile, out),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(path: &str, expected: Option<Format>) {
+        assert_eq!(Format::from_path(Path::new(path)), expected, "{path}");
+    }
+
+    #[test]
+    fn the_extension_names_the_format() {
+        check("cpu.pb.gz", Some(Format::Pprof));
+        check("cpu.pprof", Some(Format::Pprof));
+        check("/tmp/a.folded/cpu.pb", Some(Format::Pprof));
+        check("cpu.folded", Some(Format::Folded));
+        check("cpu.collapsed", Some(Format::Folded));
+        check("./CPU.SVG", Some(Format::FlameGraph));
+        check("cpu.gz", None);
+        check("svg", None);
+        check("cpu.unknown", None);
+        check("/", None);
+    }
+
+    #[test]
+    fn a_format_is_found_by_its_own_name_and_extension() {
+        for format in Format::ALL {
+            assert_eq!(Format::from_str(format.name(), false), Ok(format));
+            assert_eq!(format.to_string(), format.name());
+            check(&format!("cpu.{}", format.extension()), Some(format));
+        }
+        assert!(Format::from_str("flamegraph", false).is_err());
+    }
+}

@@ -1,0 +1,642 @@
+//! pprof's own format: the message in `proto`, compressed by gzip.
+//!
+//! Everything is numbered by what it says and not by when it was met: texts by their bytes,
+//! functions and mappings by their texts, locations by mapping and address, samples by their
+//! stacks. So the same events give the same bytes, in whatever order they came. Only what a
+//! sample leads to is written, and the mappings that say what was profiled.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Write},
+};
+
+use flate2::{Compression, write::GzEncoder};
+use prost::Message;
+
+use super::{names, proto};
+use crate::profile::{
+    FrameKind, LabelKey, LabelValue, Line, Location, LocationId, Mapping, MappingKind, Profile,
+    Sample, ValueType,
+};
+
+/// Writes the profile as gzip of a pprof message.
+///
+/// # Errors
+/// What `out` refused.
+pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
+    // The encoder's header has no time and no name: the same message gives the same bytes.
+    let mut gzip = GzEncoder::new(out, Compression::default());
+    gzip.write_all(&message(profile).encode_to_vec())?;
+    gzip.finish()?;
+    Ok(())
+}
+
+/// The profile as a pprof message.
+#[must_use]
+pub fn message(profile: &Profile) -> proto::Profile {
+    let samples = SampleTable::of(profile);
+    let places = Places::of(profile, &samples);
+    let texts = texts(profile, &samples, &places);
+    let text = |text: &str| signed(texts.id(&Cow::Borrowed(text)));
+    let value_type = |value: ValueType| proto::ValueType {
+        r#type: text(value.kind),
+        unit: text(value.unit),
+    };
+    proto::Profile {
+        sample_type: vec![
+            value_type(profile.event_type),
+            value_type(profile.period_type),
+        ],
+        sample: samples.messages(profile.period, &places, text),
+        mapping: places.mapping_messages(text),
+        location: places.location_messages(),
+        function: places.function_messages(text),
+        string_table: texts.items().map(ToString::to_string).collect(),
+        time_nanos: signed(profile.time_ns),
+        duration_nanos: signed(profile.duration_ns),
+        period_type: Some(value_type(profile.period_type)),
+        period: signed(profile.period),
+        comment: comments(profile).iter().map(|line| text(line)).collect(),
+        ..Default::default()
+    }
+}
+
+/// Distinct things, numbered in their own order.
+struct Table<T> {
+    ids: BTreeMap<T, u64>,
+}
+
+impl<T: Ord> Table<T> {
+    fn new(items: impl IntoIterator<Item = T>, first_id: u64) -> Self {
+        let items: BTreeSet<T> = items.into_iter().collect();
+        Self {
+            ids: items.into_iter().zip(first_id..).collect(),
+        }
+    }
+
+    /// The number of a thing that was there from the start.
+    fn id(&self, item: &T) -> u64 {
+        self.ids[item]
+    }
+
+    fn items(&self) -> impl Iterator<Item = &T> {
+        self.ids.keys()
+    }
+}
+
+/// A sample's frame: `None` is the one that stands in an empty stack.
+type Frame = Option<LocationId>;
+
+/// The samples as pprof shows them: those that differ in hidden labels only are one.
+struct SampleTable<'a> {
+    counts: BTreeMap<(Vec<Frame>, Vec<Label<'a>>), u64>,
+}
+
+/// A label by what it says.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Label<'a> {
+    key: LabelKey,
+    value: Value<'a>,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Value<'a> {
+    Text(Cow<'a, str>),
+    Number { number: i64, unit: Cow<'a, str> },
+}
+
+impl<'a> SampleTable<'a> {
+    fn of(profile: &'a Profile) -> Self {
+        let mut counts = BTreeMap::new();
+        for sample in profile.samples().filter(|sample| sample.count > 0) {
+            let labels = shown_labels(profile, &sample);
+            let stack: Vec<Frame> = if sample.stack.is_empty() {
+                vec![None]
+            } else {
+                sample.stack.into_iter().map(Some).collect()
+            };
+            let count: &mut u64 = counts.entry((stack, labels)).or_default();
+            *count = count.saturating_add(sample.count);
+        }
+        Self { counts }
+    }
+
+    fn frames(&self) -> BTreeSet<Frame> {
+        self.counts
+            .keys()
+            .flat_map(|(stack, _)| stack.iter().copied())
+            .collect()
+    }
+
+    fn messages(
+        &self,
+        period: u64,
+        places: &Places<'_>,
+        text: impl Fn(&str) -> i64,
+    ) -> Vec<proto::Sample> {
+        let mut by_content: BTreeMap<(Vec<u64>, &[Label<'_>]), u64> = BTreeMap::new();
+        for ((stack, labels), count) in &self.counts {
+            let ids = stack.iter().map(|frame| places.location_id(*frame));
+            let sum = by_content.entry((ids.collect(), labels)).or_default();
+            *sum = sum.saturating_add(*count);
+        }
+        by_content
+            .into_iter()
+            .map(|((location_id, labels), count)| proto::Sample {
+                location_id,
+                value: vec![signed(count), signed(count.saturating_mul(period))],
+                label: labels.iter().map(|label| label.message(&text)).collect(),
+            })
+            .collect()
+    }
+}
+
+impl Label<'_> {
+    fn message(&self, text: impl Fn(&str) -> i64) -> proto::Label {
+        let key = text(self.key.name());
+        match &self.value {
+            Value::Text(value) => proto::Label {
+                key,
+                str: text(value),
+                ..Default::default()
+            },
+            Value::Number { number, unit } => proto::Label {
+                key,
+                num: *number,
+                num_unit: text(unit),
+                ..Default::default()
+            },
+        }
+    }
+
+    fn texts(&self) -> [&str; 2] {
+        let value = match &self.value {
+            Value::Text(text) => text,
+            Value::Number { unit, .. } => unit,
+        };
+        [self.key.name(), value]
+    }
+}
+
+/// The labels of a sample that are to be seen, in the order of their keys.
+fn shown_labels<'a>(profile: &'a Profile, sample: &Sample) -> Vec<Label<'a>> {
+    let shown = |key: LabelKey| profile.shown_labels.contains(&key);
+    sample
+        .labels
+        .iter()
+        .filter(|(key, _)| shown(*key))
+        .map(|(key, value)| Label {
+            key: *key,
+            value: label_value(profile, *key, *value),
+        })
+        // To pprof, an empty text is no label.
+        .filter(|label| label.value != Value::Text(Cow::Borrowed("")))
+        .collect()
+}
+
+fn label_value(profile: &Profile, key: LabelKey, value: LabelValue) -> Value<'_> {
+    match value {
+        LabelValue::Text(text) => Value::Text(clean(profile.text(text))),
+        LabelValue::Number(number, unit) => {
+            let unit = clean(profile.text(unit));
+            // Readers drop a 0 without a unit.
+            let unit = if unit.is_empty() {
+                Cow::Borrowed(key.name())
+            } else {
+                unit
+            };
+            Value::Number { number, unit }
+        }
+    }
+}
+
+/// A function by what it says. The order of the fields is the order in the file.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct FunctionEntry<'a> {
+    name: Cow<'a, str>,
+    system_name: Cow<'a, str>,
+    file: Cow<'a, str>,
+    start_line: u32,
+}
+
+/// A mapping by what it says. The order of the fields is the order in the file.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct MappingEntry<'a> {
+    /// What is profiled as a whole comes first: readers take the first for the main executable.
+    rank: u8,
+    path: Cow<'a, str>,
+    start: u64,
+    limit: u64,
+    file_offset: u64,
+    build_id: Cow<'a, str>,
+}
+
+/// A location by what it says. The order of the fields is the order in the file.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct LocationEntry {
+    mapping_id: u64,
+    address: u64,
+    lines: Vec<LineEntry>,
+}
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct LineEntry {
+    function_id: u64,
+    line: u32,
+    column: u32,
+}
+
+/// Every mapping, location and function that the samples lead to.
+struct Places<'a> {
+    functions: Table<FunctionEntry<'a>>,
+    mappings: Table<MappingEntry<'a>>,
+    locations: Table<LocationEntry>,
+    location_ids: BTreeMap<Frame, u64>,
+}
+
+impl<'a> Places<'a> {
+    fn of(profile: &'a Profile, samples: &SampleTable<'_>) -> Self {
+        let frames = samples.frames();
+        let functions = Table::new(
+            frames
+                .iter()
+                .flat_map(|frame| lines_of(profile, *frame))
+                .map(|(function, _)| function),
+            1,
+        );
+        let mappings = Table::new(mappings_of(profile, &frames), 1);
+        let entries: BTreeMap<Frame, LocationEntry> = frames
+            .into_iter()
+            .map(|frame| {
+                let lines = lines_of(profile, frame)
+                    .into_iter()
+                    .map(|(function, line)| LineEntry {
+                        function_id: functions.id(&function),
+                        line: line.map_or(0, |line| line.line),
+                        column: line.map_or(0, |line| line.column),
+                    });
+                let entry = LocationEntry {
+                    mapping_id: mapping_of(profile, frame)
+                        .map_or(0, |mapping| mappings.id(&mapping_entry(profile, mapping))),
+                    address: frame.map_or(0, |id| profile.location_at(id).address),
+                    lines: lines.collect(),
+                };
+                (frame, entry)
+            })
+            .collect();
+        let locations = Table::new(entries.values().cloned(), 1);
+        let location_ids = entries
+            .iter()
+            .map(|(frame, entry)| (*frame, locations.id(entry)))
+            .collect();
+        Self {
+            functions,
+            mappings,
+            locations,
+            location_ids,
+        }
+    }
+
+    fn location_id(&self, frame: Frame) -> u64 {
+        self.location_ids[&frame]
+    }
+
+    fn mapping_messages(&self, text: impl Fn(&str) -> i64) -> Vec<proto::Mapping> {
+        let mut messages: Vec<proto::Mapping> = self
+            .mappings
+            .items()
+            .zip(1..)
+            .map(|(mapping, id)| proto::Mapping {
+                id,
+                memory_start: mapping.start,
+                memory_limit: mapping.limit,
+                file_offset: mapping.file_offset,
+                filename: text(&mapping.path),
+                build_id: text(&mapping.build_id),
+                // Also where no location lies in it: without this flag, readers look for
+                // functions themselves, and over HTTP fail when they find none.
+                has_functions: true,
+                ..Default::default()
+            })
+            .collect();
+        let has_file: Vec<bool> = self
+            .functions
+            .items()
+            .map(|function| !function.file.is_empty())
+            .collect();
+        for location in self.locations.items().filter(|l| l.mapping_id != 0) {
+            let mapping = &mut messages[position(location.mapping_id)];
+            mapping.has_inline_frames |= location.lines.len() > 1;
+            for line in &location.lines {
+                mapping.has_filenames |= has_file[position(line.function_id)];
+                mapping.has_line_numbers |= line.line != 0;
+            }
+        }
+        messages
+    }
+
+    fn location_messages(&self) -> Vec<proto::Location> {
+        self.locations
+            .items()
+            .zip(1..)
+            .map(|(location, id)| proto::Location {
+                id,
+                mapping_id: location.mapping_id,
+                address: location.address,
+                line: location
+                    .lines
+                    .iter()
+                    .map(|line| proto::Line {
+                        function_id: line.function_id,
+                        line: i64::from(line.line),
+                        column: i64::from(line.column),
+                    })
+                    .collect(),
+                is_folded: false,
+            })
+            .collect()
+    }
+
+    fn function_messages(&self, text: impl Fn(&str) -> i64) -> Vec<proto::Function> {
+        self.functions
+            .items()
+            .zip(1..)
+            .map(|(function, id)| proto::Function {
+                id,
+                name: text(&function.name),
+                system_name: text(&function.system_name),
+                filename: text(&function.file),
+                start_line: i64::from(function.start_line),
+            })
+            .collect()
+    }
+}
+
+/// The functions of a frame with their lines: one at least, for readers show nothing else.
+fn lines_of(profile: &Profile, frame: Frame) -> Vec<(FunctionEntry<'_>, Option<Line>)> {
+    let Some(location) = frame.map(|id| profile.location_at(id)) else {
+        return vec![(named(Cow::Borrowed(names::UNKNOWN)), None)];
+    };
+    if location.lines.is_empty() {
+        let name = names::of_line(profile, location, None);
+        return vec![(named(clean_owned(name)), None)];
+    }
+    location
+        .lines
+        .iter()
+        .map(|line| (function_entry(profile, location, line), Some(*line)))
+        .collect()
+}
+
+fn function_entry<'a>(profile: &'a Profile, location: &Location, line: &Line) -> FunctionEntry<'a> {
+    let function = profile.function_at(line.function);
+    let name = clean_owned(names::of_line(profile, location, Some(line)));
+    let system_name = clean(profile.text(function.system_name));
+    FunctionEntry {
+        // Readers shorten names that are equal: `<T as Trait>::f` would become `::f`.
+        system_name: if system_name == name {
+            Cow::Borrowed("")
+        } else {
+            system_name
+        },
+        name,
+        file: clean(profile.text(function.file)),
+        start_line: function.start_line,
+    }
+}
+
+fn named(name: Cow<'_, str>) -> FunctionEntry<'_> {
+    FunctionEntry {
+        name,
+        system_name: Cow::Borrowed(""),
+        file: Cow::Borrowed(""),
+        start_line: 0,
+    }
+}
+
+/// The mapping that a frame shows: markers and run-time code have none.
+fn mapping_of(profile: &Profile, frame: Frame) -> Option<&Mapping> {
+    let location = profile.location_at(frame?);
+    match location.kind {
+        FrameKind::User | FrameKind::Kernel => location.mapping.map(|id| profile.mapping_at(id)),
+        FrameKind::Jit | FrameKind::Marker => None,
+    }
+}
+
+/// Every mapping that a frame lies in, and what is profiled as a whole. Never none: readers
+/// would make one up and complain.
+fn mappings_of<'a>(profile: &'a Profile, frames: &BTreeSet<Frame>) -> Vec<MappingEntry<'a>> {
+    let whole = profile
+        .mappings()
+        .iter()
+        .filter(|mapping| matches!(mapping.kind, MappingKind::Main | MappingKind::Host));
+    let mut mappings: Vec<MappingEntry<'a>> = frames
+        .iter()
+        .filter_map(|frame| mapping_of(profile, *frame))
+        .chain(whole)
+        .map(|mapping| mapping_entry(profile, mapping))
+        .collect();
+    if mappings.is_empty() {
+        mappings.push(MappingEntry {
+            rank: 0,
+            path: Cow::Borrowed(names::UNKNOWN),
+            start: 0,
+            limit: 0,
+            file_offset: 0,
+            build_id: Cow::Borrowed(""),
+        });
+    }
+    mappings
+}
+
+fn mapping_entry<'a>(profile: &'a Profile, mapping: &Mapping) -> MappingEntry<'a> {
+    let path = clean(names::without_deleted(profile.text(mapping.path)));
+    MappingEntry {
+        rank: match mapping.kind {
+            MappingKind::Host => 0,
+            MappingKind::Main => 1,
+            MappingKind::Object => 2,
+            MappingKind::Kernel => 3,
+        },
+        path: if path.is_empty() {
+            Cow::Borrowed(names::UNKNOWN)
+        } else {
+            path
+        },
+        start: mapping.start,
+        limit: mapping.limit,
+        file_offset: mapping.file_offset,
+        build_id: clean(profile.text(mapping.build_id)),
+    }
+}
+
+/// Every text of the message, the empty one first.
+fn texts<'a>(
+    profile: &'a Profile,
+    samples: &'a SampleTable<'_>,
+    places: &'a Places<'_>,
+) -> Table<Cow<'a, str>> {
+    let types = [profile.event_type, profile.period_type]
+        .into_iter()
+        .flat_map(|value| [value.kind, value.unit]);
+    let labels = samples
+        .counts
+        .keys()
+        .flat_map(|(_, labels)| labels.iter().flat_map(Label::texts));
+    let mappings = places
+        .mappings
+        .items()
+        .flat_map(|mapping| [&*mapping.path, &*mapping.build_id]);
+    let functions = places
+        .functions
+        .items()
+        .flat_map(|function| [&*function.name, &*function.system_name, &*function.file]);
+    let borrowed = std::iter::once("")
+        .chain(types)
+        .chain(labels)
+        .chain(mappings)
+        .chain(functions)
+        .map(Cow::Borrowed);
+    Table::new(borrowed.chain(comments(profile)), 0)
+}
+
+/// The comments, as they stand in the file.
+fn comments(profile: &Profile) -> Vec<Cow<'_, str>> {
+    profile
+        .comments
+        .iter()
+        .map(|comment| clean(comment))
+        .filter(|comment| !comment.is_empty())
+        .collect()
+}
+
+/// The text without what would break a reader's line or terminal.
+fn clean(text: &str) -> Cow<'_, str> {
+    if text.contains(names::breaks_text) {
+        Cow::Owned(text.replace(names::breaks_text, ""))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+fn clean_owned(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => clean(text),
+        Cow::Owned(text) => Cow::Owned(clean(&text).into_owned()),
+    }
+}
+
+/// Position in its table of what has this id.
+fn position(id: u64) -> usize {
+    usize::try_from(id - 1).expect("ids count things in memory")
+}
+
+/// pprof's numbers are signed. What does not fit is as large as can be.
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{MappingId, StringId};
+
+    fn mapping(profile: &mut Profile, kind: MappingKind, path: &str) -> MappingId {
+        let path = profile.string(path);
+        profile.mapping(Mapping {
+            kind,
+            start: 0x1000,
+            limit: 0x2000,
+            file_offset: 0,
+            path,
+            build_id: StringId::EMPTY,
+        })
+    }
+
+    fn paths(message: &proto::Profile) -> Vec<&str> {
+        message
+            .mapping
+            .iter()
+            .map(|mapping| message.string_table[mapping.filename as usize].as_str())
+            .collect()
+    }
+
+    #[test]
+    fn what_is_profiled_is_the_first_mapping_and_the_kernel_the_last() {
+        let mut profile = Profile::cpu(1);
+        for (kind, path) in [
+            (MappingKind::Kernel, "[a]"),
+            (MappingKind::Object, "/b"),
+            (MappingKind::Main, "/z"),
+        ] {
+            let mapping = mapping(&mut profile, kind, path);
+            let location = profile.location(FrameKind::User, Some(mapping), 0x1000);
+            profile.add(vec![location], Vec::new(), 1);
+        }
+        assert_eq!(paths(&message(&profile)), ["/z", "/b", "[a]"]);
+        mapping(&mut profile, MappingKind::Host, "system-wide on x");
+        assert_eq!(
+            paths(&message(&profile)),
+            ["system-wide on x", "/z", "/b", "[a]"]
+        );
+    }
+
+    #[test]
+    fn only_what_samples_lead_to_is_written() {
+        let mut profile = Profile::cpu(1);
+        mapping(&mut profile, MappingKind::Main, "/main");
+        let unused = mapping(&mut profile, MappingKind::Object, "/unused");
+        profile.location(FrameKind::User, Some(unused), 0x1000);
+        profile.string("unused");
+        let message = message(&profile);
+        assert_eq!(paths(&message), ["/main"]);
+        assert!(message.location.is_empty() && message.function.is_empty());
+        assert!(!message.string_table.contains(&"unused".to_owned()));
+    }
+
+    #[test]
+    fn a_profile_without_mappings_gets_one() {
+        let mut profile = Profile::cpu(1);
+        let location = profile.location(FrameKind::Jit, None, 0x1000);
+        profile.add(vec![location], Vec::new(), 1);
+        let message = message(&profile);
+        assert_eq!(paths(&message), [names::UNKNOWN]);
+        assert!(message.mapping[0].has_functions);
+        assert_eq!(message.location[0].mapping_id, 0);
+    }
+
+    #[test]
+    fn samples_that_differ_in_hidden_labels_only_are_one() {
+        let mut profile = Profile::cpu(7);
+        let unit = profile.string("cpu");
+        for cpu in 0..3 {
+            let labels = vec![(LabelKey::Cpu, LabelValue::Number(cpu, unit))];
+            profile.add(Vec::new(), labels, 2);
+        }
+        assert_eq!(message(&profile).sample.len(), 1);
+        assert_eq!(message(&profile).sample[0].value, [6, 42]);
+        profile.shown_labels.push(LabelKey::Cpu);
+        let message = message(&profile);
+        assert_eq!(message.sample.len(), 3);
+        assert!(message.sample.iter().all(|s| s.label[0].num_unit != 0));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_as_large_as_can_be() {
+        let mut profile = Profile::cpu(u64::MAX);
+        profile.add(Vec::new(), Vec::new(), 3);
+        let message = message(&profile);
+        assert_eq!(message.sample[0].value, [3, i64::MAX]);
+        assert_eq!(message.period, i64::MAX);
+    }
+
+    #[test]
+    fn a_comment_is_one_line() {
+        let mut profile = Profile::cpu(1);
+        profile.comments = vec!["lost\n=0\0".to_owned(), String::new()];
+        let message = message(&profile);
+        assert_eq!(message.comment.len(), 1);
+        assert_eq!(message.string_table[message.comment[0] as usize], "lost=0");
+    }
+}

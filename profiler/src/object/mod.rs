@@ -1,0 +1,237 @@
+//! The objects that processes run: opened at first sight, kept open, known by a number.
+//!
+//! In: mappings. Out: [`ObjectId`]s, and for each its file, its segments, its build id. Runtime
+//! addresses, ELF addresses and file offsets are turned into each other here alone.
+//!
+//! The file stays open for as long as the run: so a deleted or replaced file, a container that is
+//! gone and a process that has ended still get names, and the kernel cannot give the file's inode
+//! number to another file meanwhile.
+
+mod elf;
+mod open;
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+pub use elf::Segment;
+
+use crate::{
+    process::{FileNumber, MapRow},
+    target::Pid,
+};
+
+/// An object's number in this run, never 0: 0 is "no object" in the mapping tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectId(u32);
+
+impl ObjectId {
+    /// The number, as it crosses the kernel boundary.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        self.0
+    }
+
+    /// The id with this number, as it comes back over the kernel boundary.
+    #[must_use]
+    pub fn from_wire(number: u32) -> Option<Self> {
+        (number != 0).then_some(Self(number))
+    }
+
+    fn index(self) -> usize {
+        self.0 as usize - 1
+    }
+}
+
+/// A virtual address as an object's program headers have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ElfAddr(pub u64);
+
+/// Runtime address minus ELF address, for one mapping of an object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Bias(pub u64);
+
+impl Bias {
+    /// The ELF address of a runtime address.
+    #[must_use]
+    pub fn to_elf(self, address: u64) -> ElfAddr {
+        ElfAddr(address.wrapping_sub(self.0))
+    }
+
+    /// The runtime address of an ELF address.
+    #[must_use]
+    pub fn to_runtime(self, address: ElfAddr) -> u64 {
+        address.0.wrapping_add(self.0)
+    }
+}
+
+/// The address to look up for a frame: a return address belongs to the call before it.
+#[must_use]
+pub fn lookup_address(address: u64, position: profiler_common::frame::Position) -> u64 {
+    match position {
+        profiler_common::frame::Position::Exact => address,
+        profiler_common::frame::Position::ReturnAddress => address.wrapping_sub(1),
+    }
+}
+
+/// What is known of one object.
+#[derive(Debug)]
+pub struct Object {
+    /// Path as the first process that ran it saw it, or a name in brackets.
+    pub path: String,
+    /// The file, unless it could not be opened.
+    pub file: Option<File>,
+    /// GNU build id in lower-case hex.
+    pub build_id: Option<String>,
+    /// Loaded segments.
+    pub segments: Vec<Segment>,
+    /// Whether the Go toolchain made it.
+    pub is_go: bool,
+}
+
+impl Object {
+    /// The bias of a mapping of this object, or `None` when no segment lies at that offset.
+    #[must_use]
+    pub fn bias(&self, start: u64, file_offset: u64) -> Option<Bias> {
+        elf::address_of(&self.segments, file_offset)
+            .map(|address| Bias(start.wrapping_sub(address)))
+    }
+
+    /// Path through which the kept file can be read, whatever became of its name.
+    #[must_use]
+    pub fn kept_path(&self) -> Option<PathBuf> {
+        use std::os::fd::AsRawFd;
+        self.file
+            .as_ref()
+            .map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())))
+    }
+
+    /// Last part of the path.
+    #[must_use]
+    pub fn short_name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or(&self.path)
+    }
+}
+
+/// What tells one object from another: its file, and its state at the time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Key {
+    File(FileNumber),
+    /// A file that could not be opened, by number and path.
+    Unopened(FileNumber, String),
+    Vdso,
+}
+
+/// What changes when a file is written over in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    bytes: u64,
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &File) -> Option<Self> {
+        let meta = file.metadata().ok()?;
+        Some(Self {
+            bytes: meta.len(),
+            modified: (meta.mtime(), meta.mtime_nsec()),
+        })
+    }
+}
+
+/// Every object seen in this run.
+#[derive(Debug, Default)]
+pub struct Objects {
+    objects: Vec<Object>,
+    ids: HashMap<Key, (ObjectId, Option<Stamp>)>,
+}
+
+impl Objects {
+    /// The object behind a mapping of a process, opened if it is new. `None` for memory that no
+    /// file backs (JIT code).
+    pub fn of_mapping(&mut self, pid: Pid, row: &MapRow) -> Option<ObjectId> {
+        if row.path == "[vdso]" {
+            return self.vdso();
+        }
+        let number = row.file?;
+        if let Some((id, stamp)) = self.ids.get(&Key::File(number))
+            && *stamp == self.objects[id.index()].file.as_ref().and_then(Stamp::of)
+        {
+            return Some(*id);
+        }
+        match open::mapped_file(pid, row, number) {
+            Some(file) => {
+                let stamp = Stamp::of(&file);
+                let id = self.insert(&row.path, Some(file));
+                self.ids.insert(Key::File(number), (id, stamp));
+                Some(id)
+            }
+            None => {
+                let key = Key::Unopened(number, row.path.clone());
+                if let Some((id, _)) = self.ids.get(&key) {
+                    return Some(*id);
+                }
+                let id = self.insert(&row.path, None);
+                self.ids.insert(key, (id, None));
+                Some(id)
+            }
+        }
+    }
+
+    fn vdso(&mut self) -> Option<ObjectId> {
+        if let Some((id, _)) = self.ids.get(&Key::Vdso) {
+            return Some(*id);
+        }
+        let id = self.insert("[vdso]", open::vdso().ok());
+        self.ids.insert(Key::Vdso, (id, None));
+        Some(id)
+    }
+
+    fn insert(&mut self, path: &str, file: Option<File>) -> ObjectId {
+        let facts = file
+            .as_ref()
+            .and_then(|file| elf::read(file).ok())
+            .unwrap_or_default();
+        let path = path.strip_suffix(" (deleted)").unwrap_or(path).to_owned();
+        self.objects.push(Object {
+            path,
+            file,
+            build_id: facts.build_id,
+            segments: facts.segments,
+            is_go: facts.is_go,
+        });
+        ObjectId(u32::try_from(self.objects.len()).expect("fewer than 2^32 objects"))
+    }
+
+    /// The object with this id.
+    #[must_use]
+    pub fn get(&self, id: ObjectId) -> &Object {
+        &self.objects[id.index()]
+    }
+
+    /// The object with this id, if there is one: for ids that came over the kernel boundary.
+    #[must_use]
+    pub fn find(&self, id: ObjectId) -> Option<&Object> {
+        self.objects.get(id.index())
+    }
+
+    /// How many objects there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.objects.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.objects.is_empty()
+    }
+}
+
+/// Whether a path names a file, rather than the kernel's word for memory without one.
+fn is_file_path(path: &str) -> bool {
+    Path::new(path).is_absolute()
+}

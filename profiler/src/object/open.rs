@@ -1,0 +1,94 @@
+//! Opens the file behind a mapping, and no other.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::is_file_path;
+use crate::{
+    process::{self, FileNumber, MapRow},
+    target::Pid,
+};
+
+/// The largest vDSO image we read. Kernels have two pages of it.
+const MOST_VDSO_BYTES: u64 = 1 << 20;
+
+/// The file behind a mapping: through the mapping itself, else by its path in the process's root,
+/// else by its path in ours (the process may be gone). What is opened has the mapping's inode.
+pub(super) fn mapped_file(pid: Pid, row: &MapRow, number: FileNumber) -> Option<File> {
+    let mut paths = vec![PathBuf::from(format!(
+        "/proc/{}/map_files/{:x}-{:x}",
+        pid.0, row.start, row.end
+    ))];
+    if is_file_path(&row.path) {
+        let path = row.path.strip_suffix(" (deleted)").unwrap_or(&row.path);
+        paths.push(PathBuf::from(format!("/proc/{}/root{path}", pid.0)));
+        paths.push(PathBuf::from(path));
+    }
+    paths.iter().find_map(|path| open_regular(path, number))
+}
+
+/// Opens a path if it is the regular file with this number. Never waits on a FIFO.
+fn open_regular(path: &Path, number: FileNumber) -> Option<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
+    let meta = file.metadata().ok()?;
+    let device = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+    // Overlay and btrfs show another device in mappings than in `stat`; both have major 0 then.
+    let same_device = device == (number.major, number.minor) || device.0 == 0 || number.major == 0;
+    (meta.is_file() && meta.ino() == number.inode && same_device).then_some(file)
+}
+
+/// The vDSO, which is the same in every process: copied from our own memory into a memory file.
+pub(super) fn vdso() -> io::Result<File> {
+    let maps = fs::read_to_string("/proc/self/maps")?;
+    let row = process::parse_maps(&maps)
+        .find(|row| row.path == "[vdso]")
+        .ok_or(io::ErrorKind::NotFound)?;
+    let mut memory = File::open("/proc/self/mem")?;
+    memory.seek(SeekFrom::Start(row.start))?;
+    let mut image = Vec::new();
+    memory
+        .take((row.end - row.start).min(MOST_VDSO_BYTES))
+        .read_to_end(&mut image)?;
+    let mut file = File::from(rustix::fs::memfd_create(
+        "vdso",
+        rustix::fs::MemfdFlags::CLOEXEC,
+    )?);
+    file.write_all(&image)?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_vdso_is_an_elf_file() {
+        let facts = super::super::elf::read(&vdso().unwrap()).unwrap();
+        assert!(!facts.segments.is_empty() && facts.build_id.is_some());
+    }
+
+    #[test]
+    fn a_path_that_leads_to_another_file_is_not_taken() {
+        let meta = fs::metadata("/proc/self/exe").unwrap();
+        let (major, minor) = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+        let right = FileNumber {
+            major,
+            minor,
+            inode: meta.ino(),
+        };
+        let wrong = FileNumber {
+            inode: meta.ino() + 1,
+            ..right
+        };
+        assert!(open_regular(Path::new("/proc/self/exe"), right).is_some());
+        assert!(open_regular(Path::new("/proc/self/exe"), wrong).is_none());
+        assert!(open_regular(Path::new("/proc/self"), right).is_none());
+    }
+}

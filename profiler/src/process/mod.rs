@@ -1,0 +1,471 @@
+//! The processes of a run and where their code lies, kept true in the order of time.
+//!
+//! In: the kernel's process events, `/proc/PID/maps`, samples. Out: for each user frame the object
+//! and ELF address it belongs to; and the mapping tables that the kernel side translates with.
+//!
+//! The caller hands over events and samples merged by time, so a sample is read with the mappings
+//! that its process had at that moment, also when the process has ended since.
+
+mod event;
+mod maps;
+mod space;
+
+use std::{
+    collections::{HashMap, HashSet},
+    io,
+    sync::Arc,
+};
+
+use profiler_common::{
+    frame::{Frame, Place},
+    mapping::{MappingEntry, SWITCHES_STACKS},
+};
+
+pub use event::{Change, FileNumber, MapRow, ProcessEvent};
+pub use maps::parse_maps;
+pub use space::{Mapping, Space};
+
+use crate::{
+    bpf::{BpfError, MappingTables, Published, Sample},
+    object::{ElfAddr, ObjectId, Objects, lookup_address},
+    target::{Follow, Pid},
+};
+
+/// How long what is known of an ended process is kept: events and samples of different CPUs arrive
+/// within one poll of each other.
+const AFTERLIFE_NS: u64 = 5_000_000_000;
+/// A process is read from `/proc` at most this often for want of a mapping.
+const RESCAN_NS: u64 = 1_000_000_000;
+
+/// Where one user frame belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UserPlace {
+    /// An object; the address is the one to look up, so a return address less one.
+    Object(ObjectId, ElfAddr),
+    /// Executable memory that no file backs. The address is the one to look up.
+    Jit(u64),
+    /// Memory that we know nothing of.
+    Unknown(u64),
+}
+
+/// Which processes to keep.
+#[derive(Clone, Debug)]
+pub enum Scope {
+    /// Every process of the host that is met.
+    All,
+    /// These, and their children if they are followed.
+    Only(HashSet<Pid>, Follow),
+}
+
+/// One process.
+#[derive(Debug, Default)]
+struct Process {
+    space: Space,
+    /// Whether the space is known, from `/proc`, an exec or a known parent.
+    is_known: bool,
+    /// Events before this are in the space already.
+    known_from_ns: u64,
+    /// The table that the kernel side has.
+    generation: Option<u32>,
+    /// The kernel side should get a new table.
+    wants_table: bool,
+    ended_ns: Option<u64>,
+}
+
+/// A table that the kernel side has or had.
+#[derive(Debug)]
+struct Snapshot {
+    space: Space,
+    /// Frames translated with it at or after this time may be wrong, and are translated anew.
+    stale_from_ns: Option<u64>,
+}
+
+/// The processes of a run.
+#[derive(Debug)]
+pub struct Processes {
+    scope: Scope,
+    processes: HashMap<Pid, Process>,
+    snapshots: HashMap<u32, Snapshot>,
+    retired: Vec<Pid>,
+    events_lost: u64,
+}
+
+impl Processes {
+    /// No process yet.
+    #[must_use]
+    pub fn new(scope: Scope) -> Self {
+        Self {
+            scope,
+            processes: HashMap::new(),
+            snapshots: HashMap::new(),
+            retired: Vec::new(),
+            events_lost: 0,
+        }
+    }
+
+    /// Reads a process from `/proc` and has the kernel side get its table.
+    ///
+    /// # Errors
+    /// When the process is gone or may not be looked at.
+    pub fn scan(&mut self, pid: Pid, now_ns: u64, objects: &mut Objects) -> io::Result<()> {
+        let rows = maps::read(pid)?;
+        if let Scope::Only(pids, _) = &mut self.scope {
+            pids.insert(pid);
+        }
+        let space = Space::of_rows(rows.iter().map(|row| mapping_of(pid, row, objects)));
+        let process = self.processes.entry(pid).or_default();
+        retire_table(process, &mut self.snapshots, now_ns);
+        *process = Process {
+            space,
+            is_known: true,
+            known_from_ns: now_ns,
+            wants_table: true,
+            ..Process::default()
+        };
+        Ok(())
+    }
+
+    /// Takes one event into account.
+    pub fn apply(&mut self, event: &ProcessEvent, objects: &mut Objects) {
+        let time_ns = event.time_ns;
+        match &event.change {
+            Change::Fork { pid, parent } if pid != parent => {
+                self.fork(*pid, *parent, time_ns, objects);
+            }
+            Change::Fork { .. } => {}
+            Change::Exec { pid, .. } => {
+                if let Some(process) = self.current(*pid, time_ns) {
+                    process.space = Space::default();
+                    process.is_known = true;
+                    self.outdate(*pid, time_ns);
+                }
+            }
+            Change::Map { pid, row } => self.map(*pid, row, time_ns, objects),
+            Change::Exit { pid, tid } => {
+                if pid.0 == tid.0
+                    && let Some(process) = self.processes.get_mut(pid)
+                    && process.ended_ns.is_none()
+                {
+                    process.ended_ns = Some(time_ns);
+                    self.retired.push(*pid);
+                }
+            }
+            Change::Lost(count) => {
+                log::debug!("{count} process events were lost: reading processes anew");
+                self.events_lost += count;
+                self.processes
+                    .values_mut()
+                    .for_each(|process| process.is_known = false);
+            }
+        }
+    }
+
+    fn is_in_scope(&self, pid: Pid) -> bool {
+        match &self.scope {
+            Scope::All => true,
+            Scope::Only(pids, _) => pids.contains(&pid),
+        }
+    }
+
+    /// A process that an event of that time changes.
+    fn current(&mut self, pid: Pid, time_ns: u64) -> Option<&mut Process> {
+        if !self.is_in_scope(pid) {
+            return None;
+        }
+        let process = self.processes.entry(pid).or_default();
+        (process.known_from_ns <= time_ns).then_some(process)
+    }
+
+    fn fork(&mut self, pid: Pid, parent: Pid, time_ns: u64, objects: &mut Objects) {
+        match &mut self.scope {
+            Scope::All => {}
+            Scope::Only(pids, Follow::Yes) if pids.contains(&parent) => {
+                pids.insert(pid);
+            }
+            Scope::Only(..) => return,
+        }
+        if !self
+            .processes
+            .get(&parent)
+            .is_some_and(|process| process.is_known)
+        {
+            // The parent was there before us. It may have ended since: then the child is read
+            // when it is first met.
+            let _ = self.scan(parent, time_ns, objects);
+        }
+        let inherited = self
+            .processes
+            .get(&parent)
+            .filter(|process| process.is_known)
+            .map(|process| process.space.clone());
+        let child = self.processes.entry(pid).or_default();
+        if child.known_from_ns > time_ns {
+            return; // Read from `/proc` after it was born.
+        }
+        retire_table(child, &mut self.snapshots, time_ns);
+        *child = Process {
+            is_known: inherited.is_some(),
+            space: inherited.unwrap_or_default(),
+            ..Process::default()
+        };
+    }
+
+    fn map(&mut self, pid: Pid, row: &MapRow, time_ns: u64, objects: &mut Objects) {
+        if self.current(pid, time_ns).is_none() {
+            return;
+        }
+        let mapping = mapping_of(pid, row, objects);
+        let process = self.processes.entry(pid).or_default();
+        let replaced = process.space.insert(&mapping);
+        if replaced {
+            self.outdate(pid, time_ns);
+        } else if process.generation.is_some() {
+            process.wants_table = true;
+        }
+    }
+
+    /// The kernel side's table of this process is wrong from this time on.
+    fn outdate(&mut self, pid: Pid, time_ns: u64) {
+        let Some(process) = self.processes.get_mut(&pid) else {
+            return;
+        };
+        process.wants_table |= process.generation.is_some();
+        if let Some(snapshot) = process
+            .generation
+            .and_then(|generation| self.snapshots.get_mut(&generation))
+        {
+            snapshot.stale_from_ns.get_or_insert(time_ns);
+        }
+    }
+
+    /// Where each user frame of a sample belongs. Reads the process first if it is new to us.
+    pub fn places(
+        &mut self,
+        sample: &Sample,
+        now_ns: u64,
+        objects: &mut Objects,
+    ) -> Vec<UserPlace> {
+        let is_known = self
+            .processes
+            .get(&sample.pid)
+            .is_some_and(|process| process.is_known);
+        if !is_known && !sample.user.is_empty() {
+            let _ = self.scan(sample.pid, now_ns, objects);
+        }
+        let places: Vec<UserPlace> = sample
+            .user
+            .iter()
+            .map(|frame| self.place(sample, *frame, objects))
+            .collect();
+        let process = self.processes.get_mut(&sample.pid);
+        if let Some(process) = process
+            && sample.generation == 0
+            && process.generation.is_none()
+            && process.ended_ns.is_none()
+        {
+            process.wants_table = true;
+        }
+        let lacks_mapping = places
+            .iter()
+            .any(|place| matches!(place, UserPlace::Unknown(_)));
+        let process = self.processes.get(&sample.pid);
+        if lacks_mapping
+            && process.is_some_and(|process| {
+                process.known_from_ns + RESCAN_NS < now_ns && process.ended_ns.is_none()
+            })
+            && self.scan(sample.pid, now_ns, objects).is_ok()
+        {
+            return sample
+                .user
+                .iter()
+                .map(|frame| self.place(sample, *frame, objects))
+                .collect();
+        }
+        places
+    }
+
+    fn place(&self, sample: &Sample, frame: Frame, objects: &Objects) -> UserPlace {
+        let (object, elf_address) = match frame.place {
+            Place::Address(address) => {
+                return self.place_of_address(sample.pid, lookup_address(address, frame.position));
+            }
+            Place::Object {
+                object,
+                elf_address,
+            } => (ObjectId::from_wire(object), elf_address),
+        };
+        let lookup = ElfAddr(lookup_address(elf_address, frame.position));
+        let snapshot = self.snapshots.get(&sample.generation);
+        let is_stale = snapshot.is_some_and(|snapshot| {
+            snapshot
+                .stale_from_ns
+                .is_some_and(|from| from <= sample.time_ns)
+        });
+        match object.filter(|id| objects.find(*id).is_some()) {
+            Some(object) if !is_stale => UserPlace::Object(object, lookup),
+            // The table was out of date: back to the address, and forth with the right mappings.
+            Some(object) => {
+                match snapshot.and_then(|snapshot| snapshot.space.runtime_address(object, lookup)) {
+                    Some(address) => self.place_of_address(sample.pid, address),
+                    None => UserPlace::Unknown(elf_address),
+                }
+            }
+            None => UserPlace::Unknown(elf_address),
+        }
+    }
+
+    fn place_of_address(&self, pid: Pid, address: u64) -> UserPlace {
+        let mapping = self
+            .processes
+            .get(&pid)
+            .and_then(|process| process.space.find(address));
+        match mapping {
+            Some(Mapping {
+                object: Some(object),
+                bias,
+                ..
+            }) => UserPlace::Object(*object, bias.to_elf(address)),
+            Some(_) => UserPlace::Jit(address),
+            None => UserPlace::Unknown(address),
+        }
+    }
+
+    /// The mapping of a process that holds this address of an object.
+    #[must_use]
+    pub fn mapping(&self, pid: Pid, object: ObjectId, address: ElfAddr) -> Option<&Mapping> {
+        self.processes.get(&pid)?.space.of_object(object, address)
+    }
+
+    /// Gives the kernel side the tables it lacks, and takes back those of ended processes.
+    ///
+    /// # Errors
+    /// When the kernel refuses memory or an update.
+    pub fn publish(
+        &mut self,
+        now_ns: u64,
+        tables: &mut MappingTables,
+        objects: &Objects,
+    ) -> Result<(), BpfError> {
+        for (pid, process) in &mut self.processes {
+            if !process.wants_table || process.ended_ns.is_some() {
+                continue;
+            }
+            process.wants_table = false;
+            let entries: Vec<MappingEntry> = process
+                .space
+                .iter()
+                .map(|mapping| entry_of(mapping, objects))
+                .collect();
+            retire_table(process, &mut self.snapshots, now_ns);
+            if let Published::Generation(generation) = tables.publish(*pid, &entries)? {
+                process.generation = Some(generation);
+                self.snapshots.insert(
+                    generation,
+                    Snapshot {
+                        space: process.space.clone(),
+                        stale_from_ns: None,
+                    },
+                );
+            }
+        }
+        self.sweep(now_ns, tables)
+    }
+
+    /// Forgets processes that ended a while ago, and tables that nobody can have used since.
+    fn sweep(&mut self, now_ns: u64, tables: &mut MappingTables) -> Result<(), BpfError> {
+        let is_old = |time_ns: u64| time_ns + AFTERLIFE_NS < now_ns;
+        let mut waiting = Vec::new();
+        for pid in self.retired.drain(..) {
+            let Some(ended_ns) = self
+                .processes
+                .get(&pid)
+                .and_then(|process| process.ended_ns)
+            else {
+                continue; // The pid lives again.
+            };
+            if !is_old(ended_ns) {
+                waiting.push(pid);
+            } else if other_threads_live(pid) {
+                self.processes
+                    .entry(pid)
+                    .and_modify(|process| process.ended_ns = None);
+            } else {
+                tables.withdraw(pid)?;
+                self.processes.remove(&pid);
+            }
+        }
+        self.retired = waiting;
+        let in_use: HashSet<u32> = self
+            .processes
+            .values()
+            .filter_map(|process| process.generation)
+            .collect();
+        self.snapshots.retain(|generation, snapshot| {
+            in_use.contains(generation) || !snapshot.stale_from_ns.is_some_and(is_old)
+        });
+        for (generation, snapshot) in &mut self.snapshots {
+            if !in_use.contains(generation) {
+                snapshot.stale_from_ns.get_or_insert(now_ns);
+            }
+        }
+        Ok(())
+    }
+
+    /// Process events that the kernel dropped.
+    #[must_use]
+    pub fn events_lost(&self) -> u64 {
+        self.events_lost
+    }
+}
+
+/// The process gets another table, or none: frames translated with the old one from `time_ns` on
+/// are translated anew.
+fn retire_table(process: &mut Process, snapshots: &mut HashMap<u32, Snapshot>, time_ns: u64) {
+    if let Some(snapshot) = process
+        .generation
+        .take()
+        .and_then(|generation| snapshots.get_mut(&generation))
+    {
+        snapshot.stale_from_ns.get_or_insert(time_ns);
+    }
+}
+
+/// A main thread may end before the others do.
+fn other_threads_live(pid: Pid) -> bool {
+    std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1)
+}
+
+fn mapping_of(pid: Pid, row: &MapRow, objects: &mut Objects) -> Mapping {
+    let object = objects.of_mapping(pid, row);
+    let bias = match object {
+        // Without its headers an object's file offsets serve as its addresses.
+        Some(id) => objects
+            .get(id)
+            .bias(row.start, row.file_offset)
+            .unwrap_or(crate::object::Bias(row.start.wrapping_sub(row.file_offset))),
+        None => crate::object::Bias::default(),
+    };
+    Mapping {
+        start: row.start,
+        end: row.end,
+        file_offset: row.file_offset,
+        object,
+        bias,
+        path: Arc::from(row.path.as_str()),
+    }
+}
+
+fn entry_of(mapping: &Mapping, objects: &Objects) -> MappingEntry {
+    let is_go = mapping.object.is_some_and(|id| objects.get(id).is_go);
+    MappingEntry {
+        start: mapping.start,
+        end: mapping.end,
+        bias: mapping.bias.0,
+        object: mapping.object.map_or(0, ObjectId::get),
+        flags: if is_go { SWITCHES_STACKS } else { 0 },
+        ..MappingEntry::default()
+    }
+}
+
+#[cfg(test)]
+mod tests;

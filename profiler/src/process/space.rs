@@ -1,0 +1,166 @@
+//! The executable mappings of one process at one time.
+
+use std::sync::Arc;
+
+use crate::object::{Bias, ElfAddr, ObjectId};
+
+/// One executable mapping.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// First address.
+    pub start: u64,
+    /// Address after the last.
+    pub end: u64,
+    /// Offset of the first address in the file, in bytes.
+    pub file_offset: u64,
+    /// The object behind it, if a file backs it.
+    pub object: Option<ObjectId>,
+    /// Runtime address minus ELF address.
+    pub bias: Bias,
+    /// Path or name, as the kernel has it.
+    pub path: Arc<str>,
+}
+
+/// Mappings by address, none over another. Cheap to copy: a fork shares its parent's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Space(Arc<Vec<Mapping>>);
+
+impl Space {
+    /// The space with these mappings.
+    #[must_use]
+    pub fn of_rows(rows: impl Iterator<Item = Mapping>) -> Self {
+        let mut space = Self::default();
+        rows.for_each(|mapping| {
+            space.insert(&mapping);
+        });
+        space
+    }
+
+    /// Maps something over whatever was there. True when something else was there.
+    pub fn insert(&mut self, mapping: &Mapping) -> bool {
+        let mappings = Arc::make_mut(&mut self.0);
+        let first = mappings.partition_point(|other| other.end <= mapping.start);
+        let last = mappings.partition_point(|other| other.start < mapping.end);
+        let overlapped: Vec<Mapping> = mappings[first..last].to_vec();
+        let mut pieces = Vec::with_capacity(3);
+        for other in &overlapped {
+            if other.start < mapping.start {
+                pieces.push(Mapping {
+                    end: mapping.start,
+                    ..other.clone()
+                });
+            }
+        }
+        pieces.push(mapping.clone());
+        for other in &overlapped {
+            if other.end > mapping.end {
+                let cut = mapping.end - other.start;
+                pieces.push(Mapping {
+                    start: mapping.end,
+                    file_offset: other.file_offset + cut,
+                    ..other.clone()
+                });
+            }
+        }
+        mappings.splice(first..last, pieces);
+        // The kernel also reports a mapping when only its rights change.
+        overlapped
+            .iter()
+            .any(|other| (other.object, other.bias) != (mapping.object, mapping.bias))
+    }
+
+    /// The mapping at a runtime address.
+    #[must_use]
+    pub fn find(&self, address: u64) -> Option<&Mapping> {
+        let after = self.0.partition_point(|mapping| mapping.start <= address);
+        let mapping = self.0.get(after.checked_sub(1)?)?;
+        (address < mapping.end).then_some(mapping)
+    }
+
+    /// The mapping that holds this address of an object.
+    #[must_use]
+    pub fn of_object(&self, object: ObjectId, address: ElfAddr) -> Option<&Mapping> {
+        self.0.iter().find(|mapping| {
+            let runtime = mapping.bias.to_runtime(address);
+            mapping.object == Some(object) && runtime >= mapping.start && runtime < mapping.end
+        })
+    }
+
+    /// The runtime address of an object's address. `None` when there is none, or more than one.
+    #[must_use]
+    pub fn runtime_address(&self, object: ObjectId, address: ElfAddr) -> Option<u64> {
+        let mut found = None;
+        for mapping in self
+            .0
+            .iter()
+            .filter(|mapping| mapping.object == Some(object))
+        {
+            let runtime = mapping.bias.to_runtime(address);
+            if runtime < mapping.start || runtime >= mapping.end {
+                continue;
+            }
+            if found.is_some_and(|found| found != runtime) {
+                return None;
+            }
+            found = Some(runtime);
+        }
+        found
+    }
+
+    /// The mappings, by address.
+    pub fn iter(&self) -> impl Iterator<Item = &Mapping> {
+        self.0.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn mapping(start: u64, end: u64, offset: u64) -> Mapping {
+        Mapping {
+            start,
+            end,
+            file_offset: offset,
+            object: ObjectId::from_wire(1),
+            bias: Bias(start.wrapping_sub(offset)),
+            path: Arc::from(""),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_mapping_over_an_address_wins(rows in prop::collection::vec((0u64..200, 1u64..60, 0u64..50), 1..40)) {
+            let rows: Vec<Mapping> = rows.into_iter().map(|(start, len, offset)| mapping(start, start + len, offset)).collect();
+            let space = Space::of_rows(rows.iter().cloned());
+            for address in 0..270 {
+                let last = rows.iter().rev().find(|row| (row.start..row.end).contains(&address));
+                let found = space.find(address);
+                prop_assert_eq!(found.map(|row| row.bias.to_elf(address)), last.map(|row| row.bias.to_elf(address)));
+                if let Some(found) = found {
+                    prop_assert_eq!(found.file_offset + (address - found.start), found.bias.to_elf(address).0);
+                }
+            }
+            let starts: Vec<u64> = space.iter().map(|row| row.start).collect();
+            prop_assert!(starts.is_sorted());
+        }
+    }
+
+    #[test]
+    fn only_another_object_in_the_place_replaces() {
+        let mut space = Space::default();
+        assert!(!space.insert(&mapping(100, 200, 0)));
+        assert!(!space.insert(&mapping(100, 200, 0)));
+        assert!(space.insert(&mapping(150, 160, 7)));
+    }
+
+    #[test]
+    fn an_object_mapped_twice_has_no_one_runtime_address() {
+        let id = ObjectId::from_wire(1).unwrap();
+        let mut space = Space::of_rows([mapping(100, 200, 0)].into_iter());
+        assert_eq!(space.runtime_address(id, ElfAddr(5)), Some(105));
+        space.insert(&mapping(300, 400, 0));
+        assert_eq!(space.runtime_address(id, ElfAddr(5)), None);
+    }
+}

@@ -1,0 +1,304 @@
+//! From samples to a profile: each frame becomes a location, equal stacks are counted.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::SystemTime,
+};
+
+use profiler_common::stop::StopReason;
+
+use super::account::Account;
+use crate::{
+    bpf::Sample,
+    object::{Bias, ElfAddr, ObjectId, Objects},
+    process::{Mapping as ProcessMapping, Processes, UserPlace},
+    profile::{
+        self, FrameKind, LabelKey, LabelValue, Labels, LocationId, MappingId, MappingKind, Profile,
+        StringId,
+    },
+    symbolize::{Inlines, KernelLayout, Origin, symbolize},
+    target::Pid,
+};
+
+/// What samples are sorted by, beyond their stacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelSettings {
+    /// The labels that formats write, and so the ones that keep samples apart. The comm always is.
+    pub shown: Vec<LabelKey>,
+}
+
+/// A mapping that stands for an object, wherever else it is mapped: so the same code in two
+/// processes is one location.
+#[derive(Clone, Copy, Debug)]
+struct Representative {
+    first: ElfAddr,
+    last: ElfAddr,
+    bias: Bias,
+    mapping: MappingId,
+}
+
+/// What is known of processes and objects when a sample is added.
+#[derive(Clone, Copy)]
+pub(super) struct Known<'a> {
+    pub(super) processes: &'a Processes,
+    pub(super) objects: &'a Objects,
+}
+
+/// A profile that grows.
+pub(super) struct Collector {
+    profile: Profile,
+    origins: Vec<Origin>,
+    representatives: HashMap<ObjectId, Vec<Representative>>,
+    kernel: KernelLayout,
+    shown: Vec<LabelKey>,
+    main_path: Option<String>,
+    cgroups: HashMap<u64, StringId>,
+    complete: u64,
+    cut: BTreeMap<StopReason, u64>,
+    kept: u64,
+}
+
+impl Collector {
+    pub(super) fn new(mut profile: Profile, labels: LabelSettings) -> Self {
+        profile.shown_labels.clone_from(&labels.shown);
+        Self {
+            profile,
+            origins: Vec::new(),
+            representatives: HashMap::new(),
+            kernel: KernelLayout::of_kernel(),
+            shown: labels.shown,
+            main_path: None,
+            cgroups: HashMap::new(),
+            complete: 0,
+            cut: BTreeMap::new(),
+            kept: 0,
+        }
+    }
+
+    /// When the clocks started.
+    pub(super) fn set_start(&mut self, time: SystemTime) {
+        let since_epoch = time
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        self.profile.time_ns = u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX);
+    }
+
+    /// The path of the executable that the profile is of.
+    pub(super) fn set_main(&mut self, path: Option<String>) {
+        self.main_path = path;
+    }
+
+    pub(super) fn has_main(&self) -> bool {
+        self.main_path.is_some()
+    }
+
+    pub(super) fn kept(&self) -> u64 {
+        self.kept
+    }
+
+    pub(super) fn kernel_is_named(&self) -> bool {
+        self.kernel.is_known()
+    }
+
+    /// Adds one sample, whose user frames lie at these places.
+    pub(super) fn add(&mut self, sample: &Sample, places: &[UserPlace], known: Known<'_>) {
+        let mut stack = Vec::with_capacity(sample.kernel.len() + places.len() + 1);
+        for (depth, address) in sample.kernel.iter().enumerate() {
+            // All but the innermost are return addresses.
+            let address = if depth == 0 {
+                *address
+            } else {
+                address.wrapping_sub(1)
+            };
+            stack.push(self.kernel_location(address));
+        }
+        if !sample.kernel_stop.is_complete() {
+            stack.push(self.marker(&format!(
+                "[kernel stack cut: {}]",
+                sample.kernel_stop.words()
+            )));
+        }
+        for place in places {
+            stack.push(self.user_location(sample, *place, known));
+        }
+        if !sample.user_stop.is_complete() {
+            stack.push(self.marker(&format!("[cut: {}]", sample.user_stop.words())));
+        }
+        if stack.is_empty() {
+            stack.push(self.marker("[stack left out]"));
+        }
+        let labels = self.labels(sample);
+        self.profile.add(stack, labels, 1);
+        self.kept += 1;
+        let stops = [sample.user_stop, sample.kernel_stop];
+        match stops.into_iter().find(|stop| !stop.is_complete()) {
+            None => self.complete += 1,
+            Some(reason) => *self.cut.entry(reason).or_insert(0) += 1,
+        }
+    }
+
+    fn marker(&mut self, words: &str) -> LocationId {
+        let id = self.profile.marker(words);
+        self.note_origin(id, Origin::Marker)
+    }
+
+    fn kernel_location(&mut self, address: u64) -> LocationId {
+        let mapping = self.kernel.mapping(address, &mut self.profile);
+        let id = self.profile.location(FrameKind::Kernel, mapping, address);
+        self.note_origin(id, Origin::Kernel(address))
+    }
+
+    fn user_location(&mut self, sample: &Sample, place: UserPlace, known: Known<'_>) -> LocationId {
+        match place {
+            UserPlace::Object(object, address) => {
+                let representative = self.representative(sample.pid, object, address, known);
+                let (mapping, runtime) = match representative {
+                    Some(found) => (Some(found.mapping), found.bias.to_runtime(address)),
+                    None => (None, address.0),
+                };
+                let id = self.profile.location(FrameKind::User, mapping, runtime);
+                self.note_origin(id, Origin::Object(object, address))
+            }
+            UserPlace::Jit(address) => {
+                let id = self.profile.location(FrameKind::Jit, None, address);
+                self.note_origin(id, Origin::Jit)
+            }
+            UserPlace::Unknown(address) => {
+                let id = self.profile.location(FrameKind::User, None, address);
+                self.note_origin(id, Origin::Unknown)
+            }
+        }
+    }
+
+    /// Locations and origins grow together.
+    fn note_origin(&mut self, id: LocationId, origin: Origin) -> LocationId {
+        if id.index() == self.origins.len() {
+            self.origins.push(origin);
+        }
+        id
+    }
+
+    fn representative(
+        &mut self,
+        pid: Pid,
+        object: ObjectId,
+        address: ElfAddr,
+        known: Known<'_>,
+    ) -> Option<Representative> {
+        let covers = |made: &&Representative| made.first <= address && address <= made.last;
+        let made = self
+            .representatives
+            .get(&object)
+            .and_then(|made| made.iter().find(covers))
+            .copied();
+        if made.is_some() {
+            return made;
+        }
+        let mapping = known.processes.mapping(pid, object, address)?;
+        let made = self.represent(mapping, object, known.objects);
+        self.representatives.entry(object).or_default().push(made);
+        Some(made)
+    }
+
+    fn represent(
+        &mut self,
+        mapping: &ProcessMapping,
+        id: ObjectId,
+        objects: &Objects,
+    ) -> Representative {
+        let object = objects.get(id);
+        let is_main = self.main_path.as_deref() == Some(object.path.as_str());
+        let kind = if is_main {
+            MappingKind::Main
+        } else {
+            MappingKind::Object
+        };
+        let path = self.profile.string(&object.path);
+        let build_id = self
+            .profile
+            .string(object.build_id.as_deref().unwrap_or(""));
+        let ProcessMapping {
+            start,
+            end,
+            file_offset,
+            bias,
+            ..
+        } = *mapping;
+        let mapping = profile::Mapping {
+            kind,
+            start,
+            limit: end,
+            file_offset,
+            path,
+            build_id,
+        };
+        let mapping = self.profile.mapping(mapping);
+        Representative {
+            first: bias.to_elf(start),
+            last: bias.to_elf(end - 1),
+            bias,
+            mapping,
+        }
+    }
+
+    fn labels(&mut self, sample: &Sample) -> Labels {
+        let comm = self.profile.string(&sample.comm.text());
+        let mut labels = vec![(LabelKey::Comm, LabelValue::Text(comm))];
+        for key in self.shown.clone() {
+            let number = |profile: &mut Profile, value: u32| {
+                LabelValue::Number(i64::from(value), profile.string(key.name()))
+            };
+            let value = match key {
+                LabelKey::Comm => continue,
+                LabelKey::Pid => number(&mut self.profile, sample.pid.0),
+                LabelKey::Tid => number(&mut self.profile, sample.tid.0),
+                LabelKey::Cpu => number(&mut self.profile, sample.cpu),
+                LabelKey::Cgroup => LabelValue::Text(self.cgroup(sample)),
+            };
+            labels.push((key, value));
+        }
+        labels
+    }
+
+    fn cgroup(&mut self, sample: &Sample) -> StringId {
+        if let Some(path) = self.cgroups.get(&sample.cgroup_id) {
+            return *path;
+        }
+        let path =
+            cgroup_of(sample.pid).unwrap_or_else(|| format!("cgroup id {}", sample.cgroup_id));
+        let path = self.profile.string(&path);
+        self.cgroups.insert(sample.cgroup_id, path);
+        path
+    }
+
+    /// Names everything. Gives the profile, and the part of the account that is about stacks.
+    pub(super) fn finish(mut self, objects: &Objects, inlines: Inlines) -> (Profile, Account) {
+        let named = symbolize(&mut self.profile, &self.origins, objects, inlines);
+        let mut account = Account {
+            kept: self.kept,
+            complete: self.complete,
+            cut: self.cut,
+            ..Account::default()
+        };
+        for sample in self.profile.samples() {
+            let is_frame = |id: &&LocationId| self.origins[id.index()] != Origin::Marker;
+            let frames = sample.stack.iter().filter(is_frame);
+            let (mut all, mut unnamed) = (0, 0);
+            for id in frames {
+                all += 1;
+                unnamed += u64::from(!named[id.index()]);
+            }
+            account.frames += all * sample.count;
+            account.unnamed += unnamed * sample.count;
+        }
+        (self.profile, account)
+    }
+}
+
+/// Path of a process's cgroup in the cgroup v2 tree. Source: `cgroups(7)`, `/proc/PID/cgroup`.
+fn cgroup_of(pid: Pid) -> Option<String> {
+    let rows = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    rows.lines()
+        .find_map(|row| row.strip_prefix("0::"))
+        .map(str::to_owned)
+}

@@ -1,0 +1,43 @@
+//! What we ourselves take: CPU time and memory.
+
+use std::{fs, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// CPU time of this process so far, user and system, all threads.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Usage {
+    pub(super) cpu: Duration,
+}
+
+impl Usage {
+    pub(super) fn now() -> Self {
+        Self {
+            cpu: duration(ClockId::ProcessCPUTime),
+        }
+    }
+}
+
+/// Now, in nanoseconds of the clock that samples and events are stamped with.
+pub(super) fn monotonic_ns() -> u64 {
+    u64::try_from(duration(ClockId::Monotonic).as_nanos()).unwrap_or(u64::MAX)
+}
+
+fn duration(clock: ClockId) -> Duration {
+    Duration::try_from(clock_gettime(clock)).unwrap_or_default()
+}
+
+/// The largest resident memory of this process so far, in bytes. Source: `VmHWM` in
+/// `proc_pid_status(5)`.
+pub(super) fn peak_resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let kibibytes = status.lines().find_map(|line| {
+        line.strip_prefix("VmHWM:")?
+            .trim()
+            .strip_suffix(" kB")?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    kibibytes.unwrap_or(0) * 1024
+}

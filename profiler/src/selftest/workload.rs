@@ -1,0 +1,100 @@
+//! The workload itself: two threads that divide their CPU time in known parts.
+
+use std::{fs::File, hint::black_box, io, thread, time::Duration};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// One round of a thread takes this much CPU time. No multiple of a usual sampling period.
+const ROUND: Duration = Duration::from_micros(36_700);
+
+/// Burns CPU time on two threads until it is killed.
+///
+/// # Errors
+/// When `/dev/zero` cannot be read.
+pub fn run() -> io::Result<()> {
+    let second = thread::Builder::new()
+        .name("second".to_owned())
+        .spawn(second_thread)?;
+    first_thread(&File::open("/dev/zero")?)?;
+    let _ = second.join();
+    Ok(())
+}
+
+#[inline(never)]
+fn first_thread(zero: &File) -> io::Result<()> {
+    loop {
+        alpha(ROUND.mul_f64(0.5));
+        beta(ROUND.mul_f64(0.3));
+        reads(zero, ROUND.mul_f64(0.2))?;
+    }
+}
+
+#[inline(never)]
+fn second_thread() {
+    loop {
+        delta(ROUND.mul_f64(0.6));
+        epsilon(ROUND.mul_f64(0.4));
+    }
+}
+
+#[inline(never)]
+fn alpha(slice: Duration) {
+    burn(slice, 3);
+}
+
+#[inline(never)]
+fn beta(slice: Duration) {
+    gamma(slice);
+    // Work after the call, so that it is no jump.
+    black_box(slice);
+}
+
+#[inline(never)]
+fn gamma(slice: Duration) {
+    burn(slice, 5);
+}
+
+/// Spends its time in the kernel.
+#[inline(never)]
+fn reads(zero: &File, slice: Duration) -> io::Result<()> {
+    let mut buffer = [0; 16 << 10];
+    let end = thread_time() + slice;
+    while thread_time() < end {
+        for _ in 0..8 {
+            // A system call right here: libc's wrapper keeps no frame pointer.
+            rustix::io::read(zero, &mut buffer)?;
+        }
+    }
+    black_box(&buffer);
+    Ok(())
+}
+
+#[inline(never)]
+fn delta(slice: Duration) {
+    burn(slice, 7);
+}
+
+#[inline(never)]
+fn epsilon(slice: Duration) {
+    burn(slice, 11);
+}
+
+/// Computes until the thread's CPU clock has moved by `slice`.
+#[inline(always)]
+fn burn(slice: Duration, seed: u64) {
+    let end = thread_time() + slice;
+    let mut value = seed;
+    while thread_time() < end {
+        for i in 0..30_000_u64 {
+            value = value
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(i);
+        }
+        black_box(value);
+    }
+}
+
+#[inline(always)]
+fn thread_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
+}

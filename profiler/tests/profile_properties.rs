@@ -1,0 +1,400 @@
+//! What holds for every profile: nothing is lost or made up on the way through merging and
+//! writing, and the order of events never shows.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read,
+};
+
+use ebpfprof::{
+    export::{self, Format, proto},
+    profile::{
+        FrameKind, Function, LabelKey, LabelValue, Line, LocationId, Mapping, MappingKind, Profile,
+    },
+};
+use flate2::read::GzDecoder;
+use proptest::{collection, prelude::*, sample::select};
+use prost::Message;
+
+const PERIOD: u64 = 10_101_010;
+
+/// Where a location lies: kind, position in [`MAPPINGS`], address.
+type Place = (FrameKind, Option<usize>, u64);
+
+/// A line's texts (name, linker's name, file) and numbers (start line, line, column).
+type LineSpec = ([String; 3], [u32; 3]);
+
+/// An event: positions in the table of places, innermost first; comm; pid; cpu; count.
+type Event = (Vec<usize>, String, i64, i64, u64);
+
+/// A profile as a value.
+#[derive(Clone, Debug)]
+struct Spec {
+    places: Vec<(Place, Vec<LineSpec>)>,
+    events: Vec<Event>,
+    shown: Vec<LabelKey>,
+}
+
+const MAPPINGS: [(MappingKind, &str); 5] = [
+    (MappingKind::Object, "/usr/lib/libc.so.6 (deleted)"),
+    (MappingKind::Kernel, "[kernel.kallsyms]"),
+    (MappingKind::Main, "/usr/bin/server"),
+    (MappingKind::Object, "[vdso]"),
+    (MappingKind::Object, ""),
+];
+
+fn text() -> impl Strategy<Value = String> {
+    // What formats take for their own: separators, control characters, numbers, suffixes.
+    let piece = select(vec![
+        "a", "b", "B::c", ";", " ", "\n", "\0", "\t", "7", "_[k]", "<&>", "é", "#", "\u{ffff}",
+    ]);
+    collection::vec(piece, 0..4).prop_map(|pieces| pieces.concat())
+}
+
+fn line() -> impl Strategy<Value = LineSpec> {
+    ([text(), text(), text()], [0..3_u32, 0..3_u32, 0..3_u32])
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    let code = (
+        select(vec![FrameKind::User, FrameKind::Kernel, FrameKind::Jit]),
+        proptest::option::of(0..MAPPINGS.len()),
+        0x1000..0x1004_u64,
+    );
+    prop_oneof![9 => code, 1 => Just((FrameKind::Marker, None, 0))]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let count = prop_oneof![1 => Just(0), 9 => 1..100_u64];
+    (
+        collection::vec(0..64_usize, 0..6),
+        text(),
+        0..3_i64,
+        0..2_i64,
+        count,
+    )
+}
+
+fn spec() -> impl Strategy<Value = Spec> {
+    (
+        collection::btree_map(place(), collection::vec(line(), 0..3), 1..8),
+        collection::vec(event(), 0..12),
+        proptest::sample::subsequence(LabelKey::ALL.to_vec(), 0..=LabelKey::ALL.len()),
+    )
+        .prop_map(|(places, mut events, shown)| {
+            for (stack, ..) in &mut events {
+                for place in stack {
+                    *place %= places.len();
+                }
+            }
+            Spec {
+                places: places.into_iter().collect(),
+                events,
+                shown,
+            }
+        })
+}
+
+fn add_place(profile: &mut Profile, (place, lines): &(Place, Vec<LineSpec>)) -> LocationId {
+    let (kind, mapping, address) = *place;
+    if kind == FrameKind::Marker {
+        return profile.marker("[cut]");
+    }
+    let mapping = mapping.map(|at| {
+        let (kind, path) = MAPPINGS[at];
+        let mapping = Mapping {
+            kind,
+            start: 0x1000,
+            limit: 0x2000,
+            file_offset: 0x1000 * at as u64,
+            path: profile.string(path),
+            build_id: profile.string("beef"),
+        };
+        profile.mapping(mapping)
+    });
+    let id = profile.location(kind, mapping, address);
+    let lines = lines
+        .iter()
+        .map(|([name, system_name, file], [start_line, line, column])| {
+            let function = Function {
+                name: profile.string(name),
+                system_name: profile.string(system_name),
+                file: profile.string(file),
+                start_line: *start_line,
+            };
+            Line {
+                function: profile.function(function),
+                line: *line,
+                column: *column,
+            }
+        })
+        .collect();
+    profile.set_lines(id, lines);
+    id
+}
+
+/// The profile of a spec, with its places and events added in the order of these keys.
+fn build_in_order(spec: &Spec, order: impl Fn(usize) -> usize) -> Profile {
+    let mut profile = Profile::cpu(PERIOD);
+    profile.shown_labels = spec.shown.clone();
+    profile.duration_ns = 1_000_000_000;
+    let mut at: Vec<usize> = (0..spec.places.len()).collect();
+    at.sort_by_key(|at| order(*at));
+    let ids: BTreeMap<usize, LocationId> = at
+        .into_iter()
+        .map(|at| (at, add_place(&mut profile, &spec.places[at])))
+        .collect();
+    let mut at: Vec<usize> = (0..spec.events.len()).collect();
+    at.sort_by_key(|at| order(*at));
+    for at in at {
+        let (stack, comm, pid, cpu, count) = &spec.events[at];
+        let stack = stack.iter().map(|place| ids[place]).collect();
+        let labels = vec![
+            (
+                LabelKey::Cpu,
+                LabelValue::Number(*cpu, profile.string("cpu")),
+            ),
+            (LabelKey::Comm, LabelValue::Text(profile.string(comm))),
+            // Without a unit, as a recording would never have it.
+            (LabelKey::Pid, LabelValue::Number(*pid, profile.string(""))),
+        ];
+        profile.add(stack, labels, *count);
+    }
+    profile
+}
+
+fn build(spec: &Spec) -> Profile {
+    build_in_order(spec, |at| at)
+}
+
+fn written(format: Format, profile: &Profile) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    export::write(format, profile, &mut bytes).unwrap();
+    bytes
+}
+
+fn decoded(bytes: &[u8]) -> proto::Profile {
+    let mut message = Vec::new();
+    GzDecoder::new(bytes).read_to_end(&mut message).unwrap();
+    proto::Profile::decode(message.as_slice()).unwrap()
+}
+
+/// A frame as a reader sees it: mapping's path, address, and its lines.
+type FrameView = (String, u64, Vec<LineSpec>);
+/// Labels as a reader sees them: key, text, number, unit.
+type LabelView = (String, String, i64, String);
+/// The values of each distinct stack with labels.
+type View = BTreeMap<(Vec<FrameView>, Vec<LabelView>), Vec<i64>>;
+
+fn clean(text: &str) -> String {
+    text.replace(|c: char| c.is_control() || c == '\u{ffff}', "")
+}
+
+fn expected_frame((place, lines): &(Place, Vec<LineSpec>)) -> FrameView {
+    let (kind, mapping, address) = *place;
+    let (path, file) = match mapping.map(|at| MAPPINGS[at].1) {
+        Some("/usr/lib/libc.so.6 (deleted)") => ("/usr/lib/libc.so.6", "[libc.so.6]"),
+        Some("/usr/bin/server") => ("/usr/bin/server", "[server]"),
+        Some("") => ("[unknown]", "[unknown]"),
+        Some(bracketed) => (bracketed, bracketed),
+        None => ("", "[unknown]"),
+    };
+    let (path, stand_in) = match kind {
+        FrameKind::User => (path, file),
+        FrameKind::Kernel => (path, "[kernel]"),
+        FrameKind::Jit => ("", "[jit]"),
+        FrameKind::Marker => ("", "[cut]"),
+    };
+    let named = |name: &str| ([name.to_owned(), String::new(), String::new()], [0; 3]);
+    if kind == FrameKind::Marker || lines.is_empty() {
+        return (path.to_owned(), address, vec![named(stand_in)]);
+    }
+    let lines = lines
+        .iter()
+        .map(|(texts, numbers)| {
+            let [mut name, mut system_name, file] = texts.each_ref().map(|text| clean(text));
+            if name.trim().is_empty() {
+                stand_in.clone_into(&mut name);
+            }
+            if system_name == name {
+                system_name.clear();
+            }
+            ([name, system_name, file], *numbers)
+        })
+        .collect();
+    (path.to_owned(), address, lines)
+}
+
+fn expected_view(spec: &Spec) -> View {
+    let mut view = View::new();
+    for (stack, comm, pid, cpu, count) in spec.events.iter().filter(|event| event.4 > 0) {
+        let mut frames: Vec<FrameView> = stack
+            .iter()
+            .map(|place| expected_frame(&spec.places[*place]))
+            .collect();
+        if frames.is_empty() {
+            frames.push(expected_frame(&((FrameKind::User, None, 0), Vec::new())));
+        }
+        let number = |key: &str, number| (key.to_owned(), String::new(), number, key.to_owned());
+        let comm = clean(comm);
+        let labels = [
+            (
+                LabelKey::Comm,
+                ("comm".to_owned(), comm.clone(), 0, String::new()),
+            ),
+            (LabelKey::Pid, number("pid", *pid)),
+            (LabelKey::Cpu, number("cpu", *cpu)),
+        ]
+        .into_iter()
+        .filter(|(key, _)| spec.shown.contains(key))
+        .filter(|(key, _)| *key != LabelKey::Comm || !comm.is_empty())
+        .map(|(_, label)| label)
+        .collect();
+        let values = view.entry((frames, labels)).or_insert(vec![0, 0]);
+        values[0] += *count as i64;
+        values[1] += (*count * PERIOD) as i64;
+    }
+    view
+}
+
+fn view(profile: &proto::Profile) -> View {
+    let text = |at: i64| profile.string_table[at as usize].clone();
+    let frame = |id: &u64| {
+        let location = &profile.location[*id as usize - 1];
+        let path = match location.mapping_id {
+            0 => String::new(),
+            id => text(profile.mapping[id as usize - 1].filename),
+        };
+        let lines = location.line.iter().map(|line| {
+            let function = &profile.function[line.function_id as usize - 1];
+            (
+                [function.name, function.system_name, function.filename].map(text),
+                [function.start_line, line.line, line.column].map(|n| n as u32),
+            )
+        });
+        (path, location.address, lines.collect())
+    };
+    let label = |l: &proto::Label| (text(l.key), text(l.str), l.num, text(l.num_unit));
+    let samples = profile.sample.iter().map(|sample| {
+        let stack = sample.location_id.iter().map(frame).collect();
+        let labels = sample.label.iter().map(label).collect();
+        ((stack, labels), sample.value.clone())
+    });
+    let view: View = samples.collect();
+    assert_eq!(view.len(), profile.sample.len(), "two samples read alike");
+    view
+}
+
+/// Checks what every reader relies on.
+#[track_caller]
+fn check_contract(profile: &proto::Profile) {
+    let dense = |ids: Vec<u64>| ids.iter().copied().eq(1..=ids.len() as u64);
+    assert!(dense(profile.mapping.iter().map(|m| m.id).collect()));
+    assert!(dense(profile.location.iter().map(|l| l.id).collect()));
+    assert!(dense(profile.function.iter().map(|f| f.id).collect()));
+    assert_eq!(profile.string_table[0], "");
+    let distinct: BTreeSet<&String> = profile.string_table.iter().collect();
+    assert_eq!(distinct.len(), profile.string_table.len());
+    assert!(!profile.string_table.concat().contains(['\n', '\0']));
+    assert_eq!(profile.sample_type.len(), 2);
+    assert_eq!(profile.period_type, Some(profile.sample_type[1]));
+    assert_eq!(profile.default_sample_type, 0);
+    assert!(!profile.mapping.is_empty());
+    for mapping in &profile.mapping {
+        assert!(mapping.has_functions && mapping.filename != 0);
+    }
+    for location in &profile.location {
+        assert!(!location.line.is_empty());
+    }
+    for function in &profile.function {
+        assert_ne!(function.name, 0);
+        assert_ne!(function.name, function.system_name);
+    }
+    for sample in &profile.sample {
+        assert!(!sample.location_id.is_empty());
+        assert_eq!(sample.value.len(), 2);
+        assert!(sample.value[0] > 0);
+        for label in &sample.label {
+            assert!((label.str == 0) != (label.num_unit == 0));
+        }
+    }
+}
+
+/// The sum of what folded lines count.
+fn folded_total(bytes: &[u8]) -> u64 {
+    std::str::from_utf8(bytes)
+        .unwrap()
+        .lines()
+        .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
+        .sum()
+}
+
+proptest! {
+    #[test]
+    fn decoding_after_encoding_is_identity(spec in spec()) {
+        let message = decoded(&written(Format::Pprof, &build(&spec)));
+        check_contract(&message);
+        prop_assert_eq!(view(&message), expected_view(&spec));
+    }
+
+    #[test]
+    fn merging_commutes(a in spec(), b in spec()) {
+        let mut ab = build(&a);
+        ab.merge(&build(&b));
+        let mut ba = build(&b);
+        ba.merge(&build(&a));
+        prop_assert_eq!(ab.total(), build(&a).total() + build(&b).total());
+        for format in Format::ALL {
+            prop_assert_eq!(written(format, &ab), written(format, &ba));
+        }
+    }
+
+    #[test]
+    fn merging_associates(a in spec(), b in spec(), c in spec()) {
+        let mut left = build(&a);
+        left.merge(&build(&b));
+        left.merge(&build(&c));
+        let mut tail = build(&b);
+        tail.merge(&build(&c));
+        let mut right = build(&a);
+        right.merge(&tail);
+        for format in Format::ALL {
+            prop_assert_eq!(written(format, &left), written(format, &right));
+        }
+    }
+
+    #[test]
+    fn every_format_keeps_the_sum(spec in spec()) {
+        let profile = build(&spec);
+        let total = profile.total();
+        let pprof = decoded(&written(Format::Pprof, &profile));
+        let sums = [0, 1].map(|at| pprof.sample.iter().map(|s| s.value[at] as u64).sum::<u64>());
+        prop_assert_eq!(sums, [total, total * PERIOD]);
+        prop_assert_eq!(folded_total(&written(Format::Folded, &profile)), total);
+        let svg = String::from_utf8(written(Format::FlameGraph, &profile)).unwrap();
+        let expected = match total {
+            0 => ">no samples<".to_owned(),
+            _ => format!("total_samples=\"{total}\""),
+        };
+        prop_assert!(svg.contains(&expected));
+    }
+
+    #[test]
+    fn the_order_of_events_does_not_show(spec in spec(), seed in 1..1000_usize) {
+        let profile = build(&spec);
+        let shuffled = build_in_order(&spec, |at| (at + 1) * 7919 * seed % 1009);
+        for format in Format::ALL {
+            prop_assert_eq!(written(format, &profile), written(format, &shuffled));
+        }
+    }
+
+    #[test]
+    fn folded_lines_are_sorted_and_unlike(spec in spec()) {
+        let text = String::from_utf8(written(Format::Folded, &build(&spec))).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let stacks: Vec<&str> = lines.iter().map(|l| l.rsplit_once(' ').unwrap().0).collect();
+        prop_assert!(stacks.is_sorted_by(|a, b| a < b));
+    }
+}

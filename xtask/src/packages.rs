@@ -1,0 +1,159 @@
+//! Packages of Debian and Ubuntu: which are needed, and their installation.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{find, is_root, output, run};
+
+/// A program that the checks and tests call.
+struct Needed {
+    /// The program that proves the package.
+    program: &'static str,
+    /// The packages that bring it, of which the first that the distribution has is taken.
+    packages: &'static [&'static str],
+    /// What calls it.
+    reason: &'static str,
+}
+
+const NEEDED: [Needed; 7] = [
+    Needed {
+        program: "cc",
+        packages: &["build-essential"],
+        reason: "C fixtures",
+    },
+    Needed {
+        program: "c++",
+        packages: &["g++"],
+        reason: "bpf-linker, which links LLVM",
+    },
+    Needed {
+        program: "go",
+        packages: &["golang-go"],
+        reason: "Go fixtures and go tool pprof",
+    },
+    Needed {
+        program: "dot",
+        packages: &["graphviz"],
+        reason: "go tool pprof -svg",
+    },
+    Needed {
+        program: "bpftool",
+        packages: &["bpftool", "linux-tools-common"],
+        reason: "what a killed run leaves in the kernel",
+    },
+    Needed {
+        program: "setcap",
+        packages: &["libcap2-bin"],
+        reason: "runs without root",
+    },
+    Needed {
+        program: "git",
+        packages: &["git"],
+        reason: "cargo, and the tests of a clone",
+    },
+];
+
+/// Makes sure that every program the tests call is there.
+pub(crate) fn ensure_for_tests() -> Result<()> {
+    let missing: Vec<&Needed> = NEEDED
+        .iter()
+        .filter(|needed| find(needed.program).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for needed in &missing {
+        println!(
+            "missing program: {} (for {})",
+            needed.program, needed.reason
+        );
+    }
+    if has_apt() && is_root() {
+        update()?;
+    }
+    let packages: Vec<&str> = missing
+        .iter()
+        .map(|needed| first_offered(needed.packages))
+        .collect();
+    install(&packages)?;
+    let absent: Vec<&str> = missing
+        .iter()
+        .map(|needed| needed.program)
+        .filter(|program| find(program).is_none())
+        .collect();
+    if !absent.is_empty() {
+        bail!(
+            "still missing after the installation: {}",
+            absent.join(", ")
+        );
+    }
+    Ok(())
+}
+
+/// Whether this host has Debian's package tools.
+pub(crate) fn has_apt() -> bool {
+    find("apt-get").is_some() && find("apt-cache").is_some()
+}
+
+/// The version that the distribution offers of a package, if it has it.
+pub(crate) fn offered(package: &str) -> Option<String> {
+    let policy = output(Command::new("apt-cache").args(["policy", package])).ok()?;
+    candidate(&policy)
+}
+
+/// Fetches the lists of packages. The lists of a fresh image are empty.
+pub(crate) fn update() -> Result<()> {
+    run(Command::new("apt-get").args(["-q", "update"]))
+        .context("cannot fetch the lists of packages")
+}
+
+/// Installs packages; where we may not, fails with the command to type.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    let list = packages.join(" ");
+    if !has_apt() {
+        bail!(
+            "this host has no apt-get; install by its own package manager what Debian calls: {list}"
+        );
+    }
+    if !is_root() {
+        bail!("packages are missing; type: sudo apt-get install -y {list}");
+    }
+    println!("installing: {list}");
+    run(Command::new("apt-get")
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .args(["-q", "install", "-y", "--no-install-recommends"])
+        .args(packages))
+}
+
+/// The first of these packages that the distribution has, else the first.
+fn first_offered(packages: &'static [&'static str]) -> &'static str {
+    packages
+        .iter()
+        .find(|package| offered(package).is_some())
+        .unwrap_or(&packages[0])
+}
+
+/// The version in the output of `apt-cache policy`.
+fn candidate(policy: &str) -> Option<String> {
+    let line = policy
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Candidate: "))?;
+    (line != "(none)").then(|| line.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_without_a_candidate_is_not_offered() {
+        let known = "rustc-web:\n  Installed: (none)\n  Candidate: 1.96.0+dfsg1-1\n";
+        assert_eq!(candidate(known).as_deref(), Some("1.96.0+dfsg1-1"));
+        assert_eq!(
+            candidate("bpftool:\n  Installed: (none)\n  Candidate: (none)\n"),
+            None
+        );
+        assert_eq!(candidate(""), None);
+    }
+}
