@@ -78,7 +78,17 @@ pub fn caller_by_frame_pointer(
     if pc == 0 {
         return Err(StopReason::Root);
     }
-    check_return_address(pc, memory)?;
+    if let Err(reason) = check_return_address(pc, memory) {
+        // The runtime lets a goroutine's first function return into the middle of `goexit`, which
+        // nobody called, and gives it a null frame pointer.
+        let is_goroutine_end =
+            growth == Growth::MaySwitch && fp == 0 && reason == StopReason::NotACall;
+        return Err(if is_goroutine_end {
+            StopReason::Root
+        } else {
+            reason
+        });
+    }
     if fp == callee.fp {
         return Err(StopReason::NoFramePointer);
     }
@@ -257,6 +267,17 @@ mod tests {
             .word(0x7010, 0x7080)
             .word(0x7018, 0xffff_ffff_8100_0000);
         check(CALLEE, Depth::Caller, &kernel, Err(StopReason::NotACall));
+    }
+
+    #[test]
+    fn the_first_function_of_a_goroutine_is_the_root() {
+        let memory = Memory::default()
+            .word(0x7010, 0)
+            .word(0x7018, 0x40_2001)
+            .bytes(0x40_1ff9, &[0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0x90]);
+        let caller = |growth| caller_by_frame_pointer(CALLEE, Depth::Caller, growth, &memory);
+        assert_eq!(caller(Growth::MaySwitch), Err(StopReason::Root));
+        assert_eq!(caller(Growth::Strict), Err(StopReason::NotACall));
     }
 
     #[test]

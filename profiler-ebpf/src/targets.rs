@@ -1,8 +1,7 @@
 //! Whether the current task is one that this run samples.
 
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid,
-    generated::bpf_get_current_ancestor_cgroup_id,
+    bpf_get_current_comm, bpf_get_current_pid_tgid, generated::bpf_get_current_ancestor_cgroup_id,
 };
 use profiler_common::{
     config::{TargetKey, TargetKind},
@@ -24,10 +23,14 @@ pub fn current_is_target() -> bool {
     if filters == 0 {
         return true;
     }
-    if filters & TargetKind::Pid as u32 != 0 && listed(TargetKey::id(TargetKind::Pid, u64::from(pid))) {
+    if filters & TargetKind::Pid as u32 != 0
+        && listed(TargetKey::id(TargetKind::Pid, u64::from(pid)))
+    {
         return true;
     }
-    if filters & TargetKind::Tid as u32 != 0 && listed(TargetKey::id(TargetKind::Tid, u64::from(tid))) {
+    if filters & TargetKind::Tid as u32 != 0
+        && listed(TargetKey::id(TargetKind::Tid, u64::from(tid)))
+    {
         return true;
     }
     if filters & TargetKind::Comm as u32 != 0

@@ -55,7 +55,10 @@ pub fn in_user_code(ctx: &PerfEventContext) -> bool {
 /// # Errors
 /// [`StopReason::Absent`] for a task without user code (a kernel thread).
 #[inline(always)]
-pub fn user_registers(ctx: &PerfEventContext, source: RegisterSource) -> Result<UserRegisters, StopReason> {
+pub fn user_registers(
+    ctx: &PerfEventContext,
+    source: RegisterSource,
+) -> Result<UserRegisters, StopReason> {
     if in_user_code(ctx) {
         let data = ctx.as_ptr().cast::<bpf_perf_event_data>();
         // SAFETY: the context of a perf_event program is a `bpf_perf_event_data`.
@@ -64,7 +67,10 @@ pub fn user_registers(ctx: &PerfEventContext, source: RegisterSource) -> Result<
         let sp = unsafe { (*data).regs.rsp };
         // SAFETY: as above.
         let fp = unsafe { (*data).regs.rbp };
-        return Ok(UserRegisters { registers: Registers { pc, sp, fp }, position: Position::Exact });
+        return Ok(UserRegisters {
+            registers: Registers { pc, sp, fp },
+            position: Position::Exact,
+        });
     }
     let regs = match source {
         RegisterSource::Helper => entry_registers_by_helper(),
@@ -77,9 +83,20 @@ pub fn user_registers(ctx: &PerfEventContext, source: RegisterSource) -> Result<
         return Err(StopReason::Absent);
     }
     // The kernel keeps the number of the system call here, and -1 for interrupts and faults.
-    let position = if (regs.orig_rax as i64) >= 0 { Position::ReturnAddress } else { Position::Exact };
-    let registers = Registers { pc: regs.rip, sp: regs.rsp, fp: regs.rbp };
-    Ok(UserRegisters { registers, position })
+    let position = if (regs.orig_rax as i64) >= 0 {
+        Position::ReturnAddress
+    } else {
+        Position::Exact
+    };
+    let registers = Registers {
+        pc: regs.rip,
+        sp: regs.rsp,
+        fp: regs.rbp,
+    };
+    Ok(UserRegisters {
+        registers,
+        position,
+    })
 }
 
 #[inline(always)]

@@ -98,7 +98,8 @@ impl Walk {
         }
         let bytes = (MAX_KERNEL_FRAMES * 8) as u32;
         // SAFETY: the buffer is longer than `bytes`.
-        let taken = unsafe { bpf_get_stack(ctx.as_ptr(), self.frames.as_mut_ptr().cast(), bytes, 0) };
+        let taken =
+            unsafe { bpf_get_stack(ctx.as_ptr(), self.frames.as_mut_ptr().cast(), bytes, 0) };
         let stop = if taken < 0 {
             StopReason::KernelUnreadable
         } else if taken as u32 >= bytes {
@@ -145,11 +146,27 @@ impl Walk {
         }
         let innermost = self.depth == 0;
         let returns = !innermost || self.entered_by_syscall != 0;
-        let position = if returns { Position::ReturnAddress } else { Position::Exact };
+        let position = if returns {
+            Position::ReturnAddress
+        } else {
+            Position::Exact
+        };
         let (place, growth) = self.place(position);
-        let source = if innermost { Source::Exact } else { Source::FramePointer };
-        self.push(Frame { place, position, source });
-        let depth = if innermost { Depth::Innermost } else { Depth::Caller };
+        let source = if innermost {
+            Source::Exact
+        } else {
+            Source::FramePointer
+        };
+        self.push(Frame {
+            place,
+            position,
+            source,
+        });
+        let depth = if innermost {
+            Depth::Innermost
+        } else {
+            Depth::Caller
+        };
         match caller_by_frame_pointer(self.registers, depth, growth, &CurrentMemory) {
             Ok(caller) => {
                 self.registers = caller;
@@ -177,11 +194,18 @@ impl Walk {
                 None => MappingEntry::default(),
             };
         }
-        let growth = if self.mapping.flags & SWITCHES_STACKS == 0 { Growth::Strict } else { Growth::MaySwitch };
+        let growth = if self.mapping.flags & SWITCHES_STACKS == 0 {
+            Growth::Strict
+        } else {
+            Growth::MaySwitch
+        };
         if self.mapping.object == 0 {
             return (Place::Address(pc), growth);
         }
-        (object_place(self.mapping.object, self.mapping.bias, pc), growth)
+        (
+            object_place(self.mapping.object, self.mapping.bias, pc),
+            growth,
+        )
     }
 
     #[inline(always)]
