@@ -1,9 +1,12 @@
 //! A user frame as it leaves the kernel: one 64-bit word, free of ASLR and of the process's life.
 //!
 //! ```text
-//! object   kind:4 | flags:2 | object id:22 | ELF address:36
-//! address  kind:4 | flags:2 | runtime address:58
+//! object     kind:4 | flags:2 | object id:22 | ELF address:36
+//! address    kind:4 | flags:2 | runtime address:58
 //! ```
+//!
+//! Two more kinds have the same layouts: an object and an address whose [`Source`] is
+//! [`Source::UncheckedFramePointer`].
 
 /// Bits of an ELF address in a frame: code of up to 64 GiB.
 const ELF_BITS: u32 = 36;
@@ -16,6 +19,8 @@ const RETURN_ADDRESS: u64 = 1 << 59;
 const BY_FRAME_POINTER: u64 = 1 << 58;
 const KIND_OBJECT: u64 = 1;
 const KIND_ADDRESS: u64 = 2;
+/// Added to the kind of an unchecked frame.
+const UNCHECKED: u64 = 2;
 
 /// The largest object id that fits a frame.
 pub const MAX_OBJECT_ID: u32 = (1 << OBJECT_BITS) - 1;
@@ -52,6 +57,9 @@ pub enum Source {
     Exact,
     /// By following the frame pointer.
     FramePointer,
+    /// By following the frame pointer, to a return address whose code is not in memory: the user
+    /// side looks in the object's file whether it follows a call.
+    UncheckedFramePointer,
 }
 
 /// One user frame.
@@ -90,9 +98,13 @@ impl Frame {
         };
         let source = match self.source {
             Source::Exact => 0,
-            Source::FramePointer => BY_FRAME_POINTER,
+            Source::FramePointer | Source::UncheckedFramePointer => BY_FRAME_POINTER,
         };
-        place | position | source
+        let unchecked = match self.source {
+            Source::Exact | Source::FramePointer => 0,
+            Source::UncheckedFramePointer => UNCHECKED << KIND_SHIFT,
+        };
+        (place + unchecked) | position | source
     }
 
     /// Reads a frame back.
@@ -100,7 +112,9 @@ impl Frame {
     /// # Errors
     /// Gives the word back when its kind is unknown.
     pub const fn decode(word: u64) -> Result<Self, u64> {
-        let place = match word >> KIND_SHIFT {
+        let kind = word >> KIND_SHIFT;
+        let is_unchecked = kind > UNCHECKED;
+        let place = match if is_unchecked { kind - UNCHECKED } else { kind } {
             KIND_OBJECT => Place::Object {
                 object: ((word >> ELF_BITS) as u32) & MAX_OBJECT_ID,
                 elf_address: word & ((1 << ELF_BITS) - 1),
@@ -113,7 +127,9 @@ impl Frame {
         } else {
             Position::ReturnAddress
         };
-        let source = if word & BY_FRAME_POINTER == 0 {
+        let source = if is_unchecked {
+            Source::UncheckedFramePointer
+        } else if word & BY_FRAME_POINTER == 0 {
             Source::Exact
         } else {
             Source::FramePointer
@@ -147,10 +163,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decode_after_encode_is_identity(object in 0..=MAX_OBJECT_ID, low in 0..1u64 << 36, address in 0..1u64 << 57, kind in 0..8u8) {
+        fn decode_after_encode_is_identity(object in 0..=MAX_OBJECT_ID, low in 0..1u64 << 36, address in 0..1u64 << 57, kind in 0..12u8) {
             let place = if kind & 1 == 0 { Place::Object { object, elf_address: low } } else { Place::Address(address) };
             let position = if kind & 2 == 0 { Position::Exact } else { Position::ReturnAddress };
-            let source = if kind & 4 == 0 { Source::Exact } else { Source::FramePointer };
+            let source = match kind >> 2 {
+                0 => Source::Exact,
+                1 => Source::FramePointer,
+                _ => Source::UncheckedFramePointer,
+            };
             let frame = Frame { place, position, source };
             prop_assert_eq!(Frame::decode(frame.encode()), Ok(frame));
         }

@@ -40,6 +40,25 @@ pub enum Growth {
     MaySwitch,
 }
 
+/// Whether a return address is known to follow a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallCheck {
+    /// It does.
+    Passed,
+    /// The code is not in memory: a process that was forked need not have touched what its parent
+    /// ran. If the address lies in an object, its file tells.
+    CodeUnreadable,
+}
+
+/// A caller, and how sure it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Its registers.
+    pub registers: Registers,
+    /// Whether its return address was checked.
+    pub check: CallCheck,
+}
+
 /// Finds the caller by the frame pointer.
 ///
 /// The caller's frame pointer and the return address stand where the frame pointer points
@@ -53,11 +72,14 @@ pub fn caller_by_frame_pointer(
     depth: Depth,
     growth: Growth,
     memory: &impl UserMemory,
-) -> Result<Registers, StopReason> {
+) -> Result<Caller, StopReason> {
     if depth == Depth::Innermost
-        && let Some(caller) = caller_of_leaf(callee, memory)
+        && let Some(registers) = caller_of_leaf(callee, memory)
     {
-        return Ok(caller);
+        return Ok(Caller {
+            registers,
+            check: CallCheck::Passed,
+        });
     }
     if callee.fp == 0 {
         // The ABI has 0 mark the outermost frame. In an innermost frame it may be any value.
@@ -78,24 +100,22 @@ pub fn caller_by_frame_pointer(
     if pc == 0 {
         return Err(StopReason::Root);
     }
-    if let Err(reason) = check_return_address(pc, memory) {
+    let check = match check_return_address(pc, memory) {
+        Ok(check) => check,
         // The runtime lets a goroutine's first function return into the middle of `goexit`, which
         // nobody called, and gives it a null frame pointer.
-        let is_goroutine_end =
-            growth == Growth::MaySwitch && fp == 0 && reason == StopReason::NotACall;
-        return Err(if is_goroutine_end {
-            StopReason::Root
-        } else {
-            reason
-        });
-    }
+        Err(StopReason::NotACall) if growth == Growth::MaySwitch && fp == 0 => {
+            return Err(StopReason::Root);
+        }
+        Err(reason) => return Err(reason),
+    };
     if fp == callee.fp {
         return Err(StopReason::NoFramePointer);
     }
-    Ok(Registers {
-        pc,
-        sp: callee.fp.wrapping_add(16),
-        fp,
+    let sp = callee.fp.wrapping_add(16);
+    Ok(Caller {
+        registers: Registers { pc, sp, fp },
+        check,
     })
 }
 
@@ -105,7 +125,10 @@ fn caller_of_leaf(callee: Registers, memory: &impl UserMemory) -> Option<Registe
     let code = memory.read::<LEAF_BYTES>(callee.pc.wrapping_sub(1))?;
     let slot = callee.sp.wrapping_add(leaf_return_slot(&code)?);
     let pc = u64::from_ne_bytes(memory.read::<8>(slot)?);
-    check_return_address(pc, memory).ok()?;
+    // It is but one of two readings of the stack, so it must be beyond doubt.
+    if check_return_address(pc, memory) != Ok(CallCheck::Passed) {
+        return None;
+    }
     Some(Registers {
         pc,
         sp: slot.wrapping_add(8),
@@ -114,15 +137,15 @@ fn caller_of_leaf(callee: Registers, memory: &impl UserMemory) -> Option<Registe
 }
 
 #[inline(always)]
-fn check_return_address(pc: u64, memory: &impl UserMemory) -> Result<(), StopReason> {
+fn check_return_address(pc: u64, memory: &impl UserMemory) -> Result<CallCheck, StopReason> {
     // User space ends below 2^56: no address of the kernel is read, none is taken for user code.
     if pc < 4096 || pc >> 56 != 0 {
         return Err(StopReason::NotACall);
     }
     match memory.read::<CALL_BYTES>(pc.wrapping_sub(CALL_BYTES as u64)) {
-        Some(before) if follows_call(&before) => Ok(()),
+        Some(before) if follows_call(&before) => Ok(CallCheck::Passed),
         Some(_) => Err(StopReason::NotACall),
-        None => Err(StopReason::CodeUnreadable),
+        None => Ok(CallCheck::CodeUnreadable),
     }
 }
 
@@ -185,6 +208,10 @@ mod tests {
         memory: &Memory,
         expected: Result<Registers, StopReason>,
     ) {
+        let expected = expected.map(|registers| Caller {
+            registers,
+            check: CallCheck::Passed,
+        });
         assert_eq!(
             caller_by_frame_pointer(callee, depth, Growth::Strict, memory),
             expected
@@ -248,10 +275,13 @@ mod tests {
         let switched = caller_by_frame_pointer(callee, Depth::Caller, Growth::MaySwitch, &memory);
         assert_eq!(
             switched,
-            Ok(Registers {
-                pc: 0x40_2000,
-                sp: 0x7000,
-                fp: 0x7080
+            Ok(Caller {
+                registers: Registers {
+                    pc: 0x40_2000,
+                    sp: 0x7000,
+                    fp: 0x7080
+                },
+                check: CallCheck::Passed,
             })
         );
     }
@@ -288,14 +318,17 @@ mod tests {
             &Memory::default(),
             Err(StopReason::StackUnreadable),
         );
-        let no_code = Memory::default()
+    }
+
+    #[test]
+    fn code_that_is_not_in_memory_leaves_the_check_to_others() {
+        let memory = Memory::default()
             .word(0x7010, 0x7080)
             .word(0x7018, 0x40_2000);
-        check(
-            CALLEE,
-            Depth::Caller,
-            &no_code,
-            Err(StopReason::CodeUnreadable),
+        let caller = caller_by_frame_pointer(CALLEE, Depth::Caller, Growth::Strict, &memory);
+        assert_eq!(
+            caller.map(|caller| caller.check),
+            Ok(CallCheck::CodeUnreadable)
         );
     }
 

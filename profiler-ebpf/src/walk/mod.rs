@@ -20,7 +20,7 @@ use profiler_common::{
     frame::{Frame, Place, Position, Source, object_place},
     limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, SCRATCH_FRAMES},
     mapping::{self, MappingEntry, ProcessEntry, SWITCHES_STACKS},
-    step::{Depth, Growth, Registers, caller_by_frame_pointer},
+    step::{CallCheck, Depth, Growth, Registers, caller_by_frame_pointer},
     stop::StopReason,
     wire::{HEADER_BYTES, KIND_STACK, SampleHeader},
 };
@@ -45,6 +45,8 @@ pub struct Walk {
     depth: u32,
     /// 1 when the pc of the innermost frame is a return address.
     entered_by_syscall: u32,
+    /// 1 when the current frame's return address is still to be checked by the user side.
+    unchecked: u32,
 }
 
 /// This CPU's scratch.
@@ -69,6 +71,7 @@ impl Walk {
         };
         self.mapping = MappingEntry::default();
         self.depth = 0;
+        self.unchecked = 0;
         self.header = SampleHeader {
             kind: KIND_STACK,
             probe,
@@ -154,8 +157,10 @@ impl Walk {
         let (place, growth) = self.place(position);
         let source = if innermost {
             Source::Exact
-        } else {
+        } else if self.unchecked == 0 {
             Source::FramePointer
+        } else {
+            Source::UncheckedFramePointer
         };
         self.push(Frame {
             place,
@@ -169,7 +174,8 @@ impl Walk {
         };
         match caller_by_frame_pointer(self.registers, depth, growth, &CurrentMemory) {
             Ok(caller) => {
-                self.registers = caller;
+                self.registers = caller.registers;
+                self.unchecked = (caller.check == CallCheck::CodeUnreadable) as u32;
                 true
             }
             Err(reason) => {

@@ -98,6 +98,14 @@ pub(super) fn address_of(segments: &[Segment], file_offset: u64) -> Option<u64> 
     )
 }
 
+/// The file offset of an ELF address, if the file holds it.
+pub(super) fn offset_of(segments: &[Segment], address: u64) -> Option<u64> {
+    segments.iter().find_map(|segment| {
+        let into = address.checked_sub(segment.address)?;
+        (into < segment.file_bytes).then(|| segment.file_offset.wrapping_add(into))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

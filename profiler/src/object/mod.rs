@@ -13,11 +13,12 @@ mod open;
 use std::{
     collections::HashMap,
     fs::File,
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
 pub use elf::Segment;
+use profiler_common::code::{CALL_BYTES, follows_call};
 
 use crate::{
     process::{FileNumber, MapRow},
@@ -147,6 +148,8 @@ impl Stamp {
 pub struct Objects {
     objects: Vec<Object>,
     ids: HashMap<Key, (ObjectId, Option<Stamp>)>,
+    /// What files said of return addresses.
+    calls: HashMap<(ObjectId, ElfAddr), Option<bool>>,
 }
 
 impl Objects {
@@ -204,6 +207,27 @@ impl Objects {
             is_go: facts.is_go,
         });
         ObjectId(u32::try_from(self.objects.len()).expect("fewer than 2^32 objects"))
+    }
+
+    /// Whether the code in an object's file ends a call at this address. `None` when the file
+    /// does not tell.
+    pub fn follows_call(&mut self, id: ObjectId, address: ElfAddr) -> Option<bool> {
+        if let Some(known) = self.calls.get(&(id, address)) {
+            return *known;
+        }
+        let found = self.find(id).and_then(|object| {
+            let mut before = [0; CALL_BYTES];
+            let offset =
+                elf::offset_of(&object.segments, address.0.checked_sub(CALL_BYTES as u64)?)?;
+            object
+                .file
+                .as_ref()?
+                .read_exact_at(&mut before, offset)
+                .ok()?;
+            Some(follows_call(&before))
+        });
+        self.calls.insert((id, address), found);
+        found
     }
 
     /// The object with this id.

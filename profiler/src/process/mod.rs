@@ -17,8 +17,9 @@ use std::{
 };
 
 use profiler_common::{
-    frame::{Frame, Place},
+    frame::{Frame, Place, Source},
     mapping::{MappingEntry, SWITCHES_STACKS},
+    stop::StopReason,
 };
 
 pub use event::{Change, FileNumber, MapRow, ProcessEvent};
@@ -46,6 +47,15 @@ pub enum UserPlace {
     Jit(u64),
     /// Memory that we know nothing of.
     Unknown(u64),
+}
+
+/// A sample's user stack, read with its process's mappings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UserStack {
+    /// Where each frame belongs, innermost first.
+    pub places: Vec<UserPlace>,
+    /// Why it ends.
+    pub stop: StopReason,
 }
 
 /// Which processes to keep.
@@ -239,12 +249,7 @@ impl Processes {
     }
 
     /// Where each user frame of a sample belongs. Reads the process first if it is new to us.
-    pub fn places(
-        &mut self,
-        sample: &Sample,
-        now_ns: u64,
-        objects: &mut Objects,
-    ) -> Vec<UserPlace> {
+    pub fn user_stack(&mut self, sample: &Sample, now_ns: u64, objects: &mut Objects) -> UserStack {
         let is_known = self
             .processes
             .get(&sample.pid)
@@ -252,36 +257,59 @@ impl Processes {
         if !is_known && !sample.user.is_empty() {
             let _ = self.scan(sample.pid, now_ns, objects);
         }
-        let places: Vec<UserPlace> = sample
-            .user
-            .iter()
-            .map(|frame| self.place(sample, *frame, objects))
-            .collect();
-        let process = self.processes.get_mut(&sample.pid);
-        if let Some(process) = process
-            && sample.generation == 0
-            && process.generation.is_none()
-            && process.ended_ns.is_none()
-        {
-            process.wants_table = true;
-        }
-        let lacks_mapping = places
-            .iter()
-            .any(|place| matches!(place, UserPlace::Unknown(_)));
-        let process = self.processes.get(&sample.pid);
-        if lacks_mapping
-            && process.is_some_and(|process| {
-                process.known_from_ns + RESCAN_NS < now_ns && process.ended_ns.is_none()
-            })
+        let mut stack = self.read_stack(sample, objects);
+        let Some(process) = self.processes.get_mut(&sample.pid) else {
+            return stack;
+        };
+        let lives = process.ended_ns.is_none();
+        process.wants_table |= lives && sample.generation == 0 && process.generation.is_none();
+        let is_unknown = |place: &UserPlace| matches!(place, UserPlace::Unknown(_));
+        let may_scan = lives && process.known_from_ns + RESCAN_NS < now_ns;
+        if may_scan
+            && stack.places.iter().any(is_unknown)
             && self.scan(sample.pid, now_ns, objects).is_ok()
         {
-            return sample
-                .user
-                .iter()
-                .map(|frame| self.place(sample, *frame, objects))
-                .collect();
+            stack = self.read_stack(sample, objects);
         }
-        places
+        stack
+    }
+
+    /// The stack, up to the first frame whose return address the kernel side could not check and
+    /// the object's file does not confirm.
+    fn read_stack(&self, sample: &Sample, objects: &mut Objects) -> UserStack {
+        let mut places = Vec::with_capacity(sample.user.len());
+        for frame in &sample.user {
+            let place = self.place(sample, *frame, objects);
+            if frame.source == Source::UncheckedFramePointer {
+                let verdict = match place {
+                    // The place is that of the call, the address after it is the frame's.
+                    UserPlace::Object(object, address) => {
+                        objects.follows_call(object, ElfAddr(address.0.wrapping_add(1)))
+                    }
+                    UserPlace::Jit(_) | UserPlace::Unknown(_) => None,
+                };
+                match verdict {
+                    Some(true) => {}
+                    Some(false) => {
+                        return UserStack {
+                            places,
+                            stop: StopReason::NotACall,
+                        };
+                    }
+                    None => {
+                        return UserStack {
+                            places,
+                            stop: StopReason::CodeUnreadable,
+                        };
+                    }
+                }
+            }
+            places.push(place);
+        }
+        UserStack {
+            places,
+            stop: sample.user_stop,
+        }
     }
 
     fn place(&self, sample: &Sample, frame: Frame, objects: &Objects) -> UserPlace {

@@ -2,10 +2,7 @@
 
 use super::*;
 use crate::{bpf::Comm, target::Tid};
-use profiler_common::{
-    frame::{Position, Source},
-    stop::StopReason,
-};
+use profiler_common::frame::Position;
 
 const PID: Pid = Pid(4_000_000);
 const CHILD: Pid = Pid(4_000_001);
@@ -56,10 +53,10 @@ impl Table {
 
     /// Where a frame of a sample lies: the object's path and the address.
     fn place(&mut self, sample: &Sample) -> (Option<String>, u64) {
-        let places = self
+        let stack = self
             .processes
-            .places(sample, sample.time_ns, &mut self.objects);
-        match places[0] {
+            .user_stack(sample, sample.time_ns, &mut self.objects);
+        match stack.places[0] {
             UserPlace::Object(id, address) => (Some(self.objects.get(id).path.clone()), address.0),
             UserPlace::Jit(address) => (Some("jit".into()), address),
             UserPlace::Unknown(address) => (None, address),

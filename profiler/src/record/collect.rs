@@ -11,7 +11,7 @@ use super::account::Account;
 use crate::{
     bpf::Sample,
     object::{Bias, ElfAddr, ObjectId, Objects},
-    process::{Mapping as ProcessMapping, Processes, UserPlace},
+    process::{Mapping as ProcessMapping, Processes, UserPlace, UserStack},
     profile::{
         self, FrameKind, LabelKey, LabelValue, Labels, LocationId, MappingId, MappingKind, Profile,
         StringId,
@@ -101,8 +101,8 @@ impl Collector {
     }
 
     /// Adds one sample, whose user frames lie at these places.
-    pub(super) fn add(&mut self, sample: &Sample, places: &[UserPlace], known: Known<'_>) {
-        let mut stack = Vec::with_capacity(sample.kernel.len() + places.len() + 1);
+    pub(super) fn add(&mut self, sample: &Sample, user: &UserStack, known: Known<'_>) {
+        let mut stack = Vec::with_capacity(sample.kernel.len() + user.places.len() + 1);
         for (depth, address) in sample.kernel.iter().enumerate() {
             // All but the innermost are return addresses.
             let address = if depth == 0 {
@@ -118,11 +118,11 @@ impl Collector {
                 sample.kernel_stop.words()
             )));
         }
-        for place in places {
+        for place in &user.places {
             stack.push(self.user_location(sample, *place, known));
         }
-        if !sample.user_stop.is_complete() {
-            stack.push(self.marker(&format!("[cut: {}]", sample.user_stop.words())));
+        if !user.stop.is_complete() {
+            stack.push(self.marker(&format!("[cut: {}]", user.stop.words())));
         }
         if stack.is_empty() {
             stack.push(self.marker("[stack left out]"));
@@ -130,7 +130,7 @@ impl Collector {
         let labels = self.labels(sample);
         self.profile.add(stack, labels, 1);
         self.kept += 1;
-        let stops = [sample.user_stop, sample.kernel_stop];
+        let stops = [user.stop, sample.kernel_stop];
         match stops.into_iter().find(|stop| !stop.is_complete()) {
             None => self.complete += 1,
             Some(reason) => *self.cut.entry(reason).or_insert(0) += 1,

@@ -475,12 +475,12 @@ impl Session {
                 self.apply(event)?;
             }
             self.first_sample_ns.get_or_insert(sample.time_ns);
-            let places = self.processes.places(sample, now_ns, &mut self.objects);
+            let stack = self.processes.user_stack(sample, now_ns, &mut self.objects);
             let known = Known {
                 processes: &self.processes,
                 objects: &self.objects,
             };
-            self.collector.add(sample, &places, known);
+            self.collector.add(sample, &stack, known);
         }
         for event in next_event {
             self.apply(event)?;

@@ -1,0 +1,59 @@
+//! What a process holds in the kernel, and whether the kernel still has it.
+//!
+//! Source: the `fdinfo` of BPF descriptors, `bpf_prog_show_fdinfo` and `bpf_map_show_fdinfo` in
+//! the kernel's `kernel/bpf/syscall.c`.
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+/// A program or map, as bpftool names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct BpfId {
+    /// `prog` or `map`.
+    pub(crate) kind: &'static str,
+    /// Its number, never given twice.
+    pub(crate) number: u64,
+}
+
+/// The programs and maps that a process holds.
+pub(crate) fn held_by(pid: u32) -> BTreeSet<BpfId> {
+    let mut found = BTreeSet::new();
+    for info in infos(pid) {
+        for (kind, field) in [("prog", "prog_id:"), ("map", "map_id:")] {
+            found.extend(numbers(&info, field).map(|number| BpfId { kind, number }));
+        }
+    }
+    found
+}
+
+/// How often the programs that a process holds have run.
+pub(crate) fn runs_of(pid: u32) -> u64 {
+    let infos = infos(pid);
+    infos.iter().flat_map(|info| numbers(info, "run_cnt:")).sum()
+}
+
+/// Whether the kernel still has it.
+pub(crate) fn exists(id: &BpfId) -> bool {
+    let shown = Command::new("bpftool")
+        .args([id.kind, "show", "id", &id.number.to_string()])
+        .output();
+    shown
+        .expect("bpftool is installed: apt-get install bpftool")
+        .status
+        .success()
+}
+
+fn infos(pid: u32) -> Vec<String> {
+    // The process, or a descriptor of it, may go while we look.
+    let Ok(entries) = fs::read_dir(format!("/proc/{pid}/fdinfo")) else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| fs::read_to_string(entry.path()).ok())
+        .collect()
+}
+
+fn numbers<'a>(info: &'a str, field: &'a str) -> impl Iterator<Item = u64> + 'a {
+    info.lines()
+        .filter_map(move |line| line.strip_prefix(field)?.trim().parse().ok())
+}

@@ -1,0 +1,109 @@
+//! The programs with known call trees, started and ended.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver},
+    thread,
+    time::Instant,
+};
+
+use crate::program::PATIENCE;
+
+/// Where a fixture's program is.
+#[track_caller]
+pub(crate) fn path(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/fixtures");
+    let path = folder.join(name);
+    match path.canonicalize() {
+        Ok(path) => path,
+        Err(error) => panic!("{}: {error}; build it with: cargo xtask fixtures", path.display()),
+    }
+}
+
+/// A fixture that runs, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Fixture {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Fixture {
+    /// Starts a fixture that never ends by itself, and waits until it is set up.
+    #[track_caller]
+    pub(crate) fn start(name: &str) -> Self {
+        Self::start_with(name, &["inf"])
+    }
+
+    /// Starts a fixture with these arguments and waits until it is set up.
+    #[track_caller]
+    pub(crate) fn start_with(name: &str, arguments: &[&str]) -> Self {
+        Self::of_command(Command::new(path(name)).args(arguments))
+    }
+
+    /// Starts a command that executes a fixture, and waits until that is set up.
+    #[track_caller]
+    pub(crate) fn of_command(command: &mut Command) -> Self {
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        let stdout = child.stdout.take().expect("the output is a pipe");
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // The test may want no more lines; the fixture writes on.
+                let _ = sender.send(line);
+            }
+        });
+        let fixture = Self { child, lines };
+        fixture.wait_for_line("ready");
+        fixture
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The pid as an argument.
+    pub(crate) fn pid_text(&self) -> String {
+        self.pid().to_string()
+    }
+
+    /// Waits until it has printed a line that starts so.
+    #[track_caller]
+    pub(crate) fn wait_for_line(&self, start: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.lines.recv_timeout(left) {
+                Ok(line) if line.starts_with(start) => return,
+                Ok(_) => {}
+                Err(error) => panic!("the fixture printed no line {start:?}: {error}"),
+            }
+        }
+    }
+
+    /// The ids of its threads of this name.
+    pub(crate) fn threads_named(&self, name: &str) -> Vec<u32> {
+        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+        tasks
+            .map(|task| task.unwrap().path())
+            .filter(|task| {
+                fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
+            })
+            .map(|task| task.file_name().unwrap().to_str().unwrap().parse().unwrap())
+            .collect()
+    }
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        // Both fail when it has ended and was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

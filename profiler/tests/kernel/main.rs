@@ -1,0 +1,32 @@
+//! Whole recordings on the running kernel: a program with a known call tree is started, the built
+//! binary profiles it, and stacks, shares and the account are compared with what is known.
+//!
+//! They need root, BPF and the fixtures (`cargo xtask fixtures`). What is missing fails the test
+//! with the reason, which is the binary's own message.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod bpf_ids;
+mod cgroups;
+mod commands;
+mod deep;
+mod endings;
+mod fixture;
+mod folded;
+mod objects;
+mod pprof;
+mod program;
+mod receipt;
+mod recording;
+mod stacks;
+mod targets;
+mod walkers;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Held by each test that measures: on a machine with two CPUs one at a time does.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    // A failed test says nothing about the next one.
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}

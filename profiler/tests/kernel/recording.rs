@@ -1,0 +1,139 @@
+//! One recording by the binary, with the checks that hold for every one.
+
+use std::{fs, process::Command};
+
+use tempfile::TempDir;
+
+use crate::{
+    folded::Folded,
+    pprof::Pprof,
+    program::{BINARY, Finished, Running},
+    receipt::Receipt,
+};
+
+/// How far the ticks may be from what the time and the frequency say.
+const TICK_TOLERANCE: f64 = 0.02;
+
+/// A recording to be made.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    folder: TempDir,
+    hertz: u32,
+    seconds: Option<f64>,
+    command: Command,
+}
+
+/// A recording that was made, with its account in order.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) receipt: Receipt,
+    pub(crate) folded: Folded,
+    pub(crate) pprof: Pprof,
+    pub(crate) stdout: Vec<u8>,
+    pub(crate) stderr: String,
+    pub(crate) folder: TempDir,
+}
+
+impl Recording {
+    /// A recording with a frequency and a length; `None` for as long as it takes.
+    pub(crate) fn new(hertz: u32, seconds: Option<f64>) -> Self {
+        Self::through(Command::new(BINARY), hertz, seconds)
+    }
+
+    /// A recording by a command that ends in the binary's path.
+    pub(crate) fn through(mut command: Command, hertz: u32, seconds: Option<f64>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        command
+            .args(["-F", &hertz.to_string()])
+            .arg("-o")
+            .arg(folder.path().join("cpu.folded"))
+            .arg("-o")
+            .arg(folder.path().join("cpu.pb.gz"));
+        if let Some(seconds) = seconds {
+            command.args(["-s", &seconds.to_string()]);
+        }
+        Self {
+            folder,
+            hertz,
+            seconds,
+            command,
+        }
+    }
+
+    pub(crate) fn args(mut self, arguments: &[&str]) -> Self {
+        self.command.args(arguments);
+        self
+    }
+
+    /// Starts it; [`Recording::take`] reads what it made.
+    #[track_caller]
+    pub(crate) fn start(&mut self) -> Running {
+        Running::start(&mut self.command)
+    }
+
+    /// Makes it.
+    #[track_caller]
+    pub(crate) fn record(mut self) -> Recorded {
+        let finished = self.start().finish();
+        self.take(finished)
+    }
+
+    /// Reads what it made, and checks its account.
+    #[track_caller]
+    pub(crate) fn take(self, finished: Finished) -> Recorded {
+        let Finished { code, stdout, stderr } = finished;
+        assert_eq!(code, Some(0), "the recording failed:\n{stderr}");
+        let receipt = Receipt::find(&stderr).unwrap_or_else(|flaw| panic!("{flaw}\n{stderr}"));
+        let file = |name: &str| fs::read(self.folder.path().join(name)).unwrap();
+        let folded = Folded::parse(&String::from_utf8(file("cpu.folded")).unwrap());
+        let pprof = Pprof::parse(&file("cpu.pb.gz"));
+        receipt.check_sums();
+        assert_eq!(receipt.lost, 0, "{receipt:?}");
+        assert_eq!(folded.total(), receipt.kept, "the folded file holds what was kept");
+        assert_eq!(pprof.total(), receipt.kept, "the pprof file holds what was kept");
+        check_ticks(receipt.ticks, self.hertz, &pprof, self.seconds);
+        Recorded {
+            receipt,
+            folded,
+            pprof,
+            stdout,
+            stderr,
+            folder: self.folder,
+        }
+    }
+}
+
+/// One recording of some seconds.
+#[track_caller]
+pub(crate) fn record(hertz: u32, seconds: f64, arguments: &[&str]) -> Recorded {
+    Recording::new(hertz, Some(seconds)).args(arguments).record()
+}
+
+/// Fails unless there were as many ticks as CPUs, frequency and time say. A run may be a little
+/// longer than asked for, and ends early with its target.
+#[track_caller]
+#[expect(clippy::cast_precision_loss, reason = "counts of ticks are far below 2^52")]
+fn check_ticks(ticks: u64, hertz: u32, pprof: &Pprof, asked_seconds: Option<f64>) {
+    let rate = f64::from(cpus() * hertz);
+    let (ticks, seconds) = (ticks as f64, pprof.seconds());
+    // A tick that is due at the very end, on each CPU.
+    let slack = f64::from(cpus()) + TICK_TOLERANCE * rate * seconds;
+    assert!(
+        (ticks - rate * seconds).abs() <= slack,
+        "{ticks} ticks in {seconds} s instead of {}",
+        rate * seconds
+    );
+    if let Some(asked) = asked_seconds {
+        assert!(seconds <= asked + 0.5, "{seconds} s instead of {asked} s");
+    }
+}
+
+/// CPUs that are online.
+pub(crate) fn cpus() -> u32 {
+    let text = fs::read_to_string("/sys/devices/system/cpu/online").unwrap();
+    let count = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        last.parse::<u32>().unwrap() - first.parse::<u32>().unwrap() + 1
+    };
+    text.trim().split(',').map(count).sum()
+}
