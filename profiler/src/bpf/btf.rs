@@ -3,7 +3,7 @@
 //! Rust emits no CO-RE relocations, and the kernel side needs two offsets; so the user side reads
 //! them and passes them in. Source of the format: `Documentation/bpf/btf.rst` of the kernel.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, ops::Range};
 
 use thiserror::Error;
 
@@ -34,31 +34,39 @@ pub enum BtfError {
 
 /// A kernel's BTF.
 pub(super) struct Btf {
-    types: Vec<u8>,
-    strings: Vec<u8>,
+    data: Vec<u8>,
+    types: Range<usize>,
+    strings: Range<usize>,
 }
 
 impl Btf {
     /// The running kernel's.
     pub(super) fn of_kernel() -> Result<Self, BtfError> {
-        Self::parse(&fs::read(Path::new(KERNEL_BTF))?)
+        Self::parse(fs::read(KERNEL_BTF)?)
     }
 
-    fn parse(data: &[u8]) -> Result<Self, BtfError> {
-        let word = |at| u32_at(data, at).ok_or(BtfError::Malformed);
+    fn parse(data: Vec<u8>) -> Result<Self, BtfError> {
+        let word = |at| u32_at(&data, at).map(|word| word as usize);
         let magic = data.first_chunk().map(|bytes| u16::from_le_bytes(*bytes));
         if magic != Some(MAGIC) {
             return Err(BtfError::Malformed);
         }
-        let header = word(4)? as usize;
-        let part = |offset: u32, length: u32| {
-            let start = header.checked_add(offset as usize)?;
-            data.get(start..start.checked_add(length as usize)?)
-                .map(<[u8]>::to_vec)
+        let part = |offset_at, length_at| {
+            let start = word(4)?.checked_add(word(offset_at)?)?;
+            let end = start.checked_add(word(length_at)?)?;
+            (end <= data.len()).then_some(start..end)
         };
-        let types = part(word(8)?, word(12)?).ok_or(BtfError::Malformed)?;
-        let strings = part(word(16)?, word(20)?).ok_or(BtfError::Malformed)?;
-        Ok(Self { types, strings })
+        let types = part(8, 12).ok_or(BtfError::Malformed)?;
+        let strings = part(16, 20).ok_or(BtfError::Malformed)?;
+        Ok(Self {
+            data,
+            types,
+            strings,
+        })
+    }
+
+    fn types(&self) -> &[u8] {
+        &self.data[self.types.clone()]
     }
 
     /// Offset in bytes of a field of a structure, which must not be a bit field.
@@ -73,9 +81,9 @@ impl Btf {
 
     fn find(&self, structure: &str, field: &str) -> Option<u32> {
         let mut at = 0;
-        while at < self.types.len() {
-            let name = u32_at(&self.types, at)?;
-            let info = u32_at(&self.types, at + 4)?;
+        while at < self.types().len() {
+            let name = u32_at(self.types(), at)?;
+            let info = u32_at(self.types(), at + 4)?;
             let (kind, count) = ((info >> 24) & 0x1f, (info & 0xffff) as usize);
             let body = at + 12;
             if kind == KIND_STRUCT && self.name_is(name, structure) {
@@ -92,10 +100,10 @@ impl Btf {
     fn member(&self, body: usize, count: usize, field: &str, has_bit_fields: bool) -> Option<u32> {
         (0..count).find_map(|i| {
             let at = body + i * 12;
-            if !self.name_is(u32_at(&self.types, at)?, field) {
+            if !self.name_is(u32_at(self.types(), at)?, field) {
                 return None;
             }
-            let bits = u32_at(&self.types, at + 8)?;
+            let bits = u32_at(self.types(), at + 8)?;
             Some(
                 if has_bit_fields {
                     bits & 0x00ff_ffff
@@ -107,7 +115,8 @@ impl Btf {
     }
 
     fn name_is(&self, offset: u32, name: &str) -> bool {
-        let rest = self.strings.get(offset as usize..).unwrap_or_default();
+        let strings = &self.data[self.strings.clone()];
+        let rest = strings.get(offset as usize..).unwrap_or_default();
         rest.strip_prefix(name.as_bytes())
             .is_some_and(|rest| rest.first() == Some(&0))
     }
@@ -175,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_field_is_found_behind_other_types() {
-        let btf = Btf::parse(&sample()).unwrap();
+        let btf = Btf::parse(sample()).unwrap();
         assert_eq!(btf.offset("task", "second").unwrap(), 8);
         assert_eq!(btf.offset("task", "first").unwrap(), 0);
         assert!(matches!(
@@ -188,7 +197,7 @@ mod tests {
     fn cut_data_is_an_error_and_never_a_panic() {
         let whole = sample();
         for length in 0..whole.len() {
-            if let Ok(btf) = Btf::parse(&whole[..length]) {
+            if let Ok(btf) = Btf::parse(whole[..length].to_vec()) {
                 let _ = btf.offset("task", "second");
             }
         }

@@ -49,10 +49,22 @@ pub(super) enum Verb {
 #[derive(Debug, Args)]
 pub(super) struct SelftestArgs {
     /// Samples per second and CPU
-    #[arg(short = 'F', long, value_name = "HZ", default_value = "997")]
+    #[arg(
+        short = 'F',
+        long,
+        value_name = "HZ",
+        default_value = "997",
+        allow_negative_numbers = true
+    )]
     pub(super) frequency: Frequency,
     /// How long to sample
-    #[arg(short, long, value_name = "N", default_value = "4")]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        default_value = "4",
+        allow_negative_numbers = true
+    )]
     pub(super) seconds: Seconds,
     /// Log what happens inside
     #[arg(short, long)]
@@ -117,7 +129,13 @@ pub(super) struct RecordArgs {
     pub(super) command: Vec<OsString>,
 
     /// How long: seconds, or with a unit, as in 500ms or 2m. Without it until Ctrl-C or the target's end
-    #[arg(short, long, value_name = "N", help_heading = "Sampling")]
+    #[arg(
+        short,
+        long,
+        value_name = "N",
+        allow_negative_numbers = true,
+        help_heading = "Sampling"
+    )]
     pub(super) seconds: Option<Seconds>,
     /// Samples per second and CPU
     #[arg(
@@ -125,6 +143,7 @@ pub(super) struct RecordArgs {
         long,
         value_name = "HZ",
         default_value = "99",
+        allow_negative_numbers = true,
         help_heading = "Sampling"
     )]
     pub(super) frequency: Frequency,

@@ -113,10 +113,10 @@ fn format_of(path: &Path, is_stdout: bool, asked: Option<Format>) -> Result<Form
         (Some(format), _) | (None, Some(format)) => Ok(format),
         (None, None) if is_stdout => Ok(Format::Pprof),
         (None, None) => {
-            let known: Vec<String> = Format::ALL
+            let known: Vec<&str> = Format::ALL
                 .iter()
                 .flat_map(|format| format.extensions())
-                .map(|extension| format!(".{extension}"))
+                .copied()
                 .collect();
             Err(Trouble::misuse(
                 format!("cannot tell the format of {}", path.display()),

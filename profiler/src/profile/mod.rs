@@ -344,6 +344,17 @@ impl Profile {
         self.locations[id.index()].lines = lines;
     }
 
+    /// Sets the mapping of a location, found out after the location was made.
+    pub fn set_mapping(&mut self, id: LocationId, mapping: MappingId) {
+        let location = &mut self.locations[id.index()];
+        let (kind, old, address) = (location.kind, location.mapping, location.address);
+        location.mapping = Some(mapping);
+        self.location_ids
+            .remove(&(kind, old, address, StringId::EMPTY));
+        self.location_ids
+            .insert((kind, Some(mapping), address, StringId::EMPTY), id);
+    }
+
     /// Every string, in the order of the handles; the first is empty.
     #[must_use]
     pub fn strings(&self) -> &[String] {

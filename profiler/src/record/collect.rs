@@ -16,7 +16,7 @@ use crate::{
         self, FrameKind, LabelKey, LabelValue, Labels, LocationId, MappingId, MappingKind, Profile,
         StringId,
     },
-    symbolize::{Inlines, KernelLayout, Origin, symbolize},
+    symbolize::{Inlines, Origin, symbolize},
     target::Pid,
 };
 
@@ -44,12 +44,19 @@ pub(super) struct Known<'a> {
     pub(super) objects: &'a Objects,
 }
 
+/// What a collector has in the end.
+pub(super) struct Finished {
+    pub(super) profile: Profile,
+    pub(super) account: Account,
+    /// Kernel frames are without names.
+    pub(super) kernel_is_hidden: bool,
+}
+
 /// A profile that grows.
 pub(super) struct Collector {
     profile: Profile,
     origins: Vec<Origin>,
     representatives: HashMap<ObjectId, Vec<Representative>>,
-    kernel: KernelLayout,
     shown: Vec<LabelKey>,
     main_path: Option<String>,
     cgroups: HashMap<u64, StringId>,
@@ -65,7 +72,6 @@ impl Collector {
             profile,
             origins: Vec::new(),
             representatives: HashMap::new(),
-            kernel: KernelLayout::of_kernel(),
             shown: labels.shown,
             main_path: None,
             cgroups: HashMap::new(),
@@ -94,10 +100,6 @@ impl Collector {
 
     pub(super) fn kept(&self) -> u64 {
         self.kept
-    }
-
-    pub(super) fn kernel_is_named(&self) -> bool {
-        self.kernel.is_known()
     }
 
     /// Adds one sample, whose user frames lie at these places.
@@ -143,8 +145,7 @@ impl Collector {
     }
 
     fn kernel_location(&mut self, address: u64) -> LocationId {
-        let mapping = self.kernel.mapping(address, &mut self.profile);
-        let id = self.profile.location(FrameKind::Kernel, mapping, address);
+        let id = self.profile.location(FrameKind::Kernel, None, address);
         self.note_origin(id, Origin::Kernel(address))
     }
 
@@ -271,8 +272,9 @@ impl Collector {
         path
     }
 
-    /// Names everything. Gives the profile, and the part of the account that is about stacks.
-    pub(super) fn finish(mut self, objects: &Objects, inlines: Inlines) -> (Profile, Account) {
+    /// Names everything. Gives the profile, the part of the account that is about stacks, and
+    /// whether the kernel hid its names.
+    pub(super) fn finish(mut self, objects: &Objects, inlines: Inlines) -> Finished {
         let named = symbolize(&mut self.profile, &self.origins, objects, inlines);
         let mut account = Account {
             kept: self.kept,
@@ -291,7 +293,15 @@ impl Collector {
             account.frames += all * sample.count;
             account.unnamed += unnamed * sample.count;
         }
-        (self.profile, account)
+        let is_hidden = |id: LocationId| {
+            matches!(self.origins[id.index()], Origin::Kernel(_)) && !named[id.index()]
+        };
+        let kernel_is_hidden = self.profile.location_ids().any(is_hidden);
+        Finished {
+            profile: self.profile,
+            account,
+            kernel_is_hidden,
+        }
     }
 }
 

@@ -39,7 +39,7 @@ use crate::{
         wait::ExitWatch,
     },
 };
-use collect::{Collector, Known};
+use collect::{Collector, Finished, Known};
 use usage::{Usage, monotonic_ns};
 
 /// How often the rings are emptied.
@@ -193,7 +193,9 @@ impl Explain for RecordError {
             Self::Target(error) => error.advice(),
             Self::Command(error) => error.advice(),
             Self::Bpf(error) => error.advice(),
-            Self::Maps { .. } => "run it as root (sudo), or grant CAP_SYS_PTRACE: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_checkpoint_restore,cap_syslog+ep $(command -v ebpfprof)".to_owned(),
+            Self::Maps { pid, .. } => format!(
+                "ebpfprof --pid {pid} --no-user, for its kernel stacks; root or CAP_SYS_PTRACE reads other processes, unless they are protected even from those"
+            ),
             Self::Wait(_) => "ulimit -n 65536, then the same command again".to_owned(),
         }
     }
@@ -352,7 +354,11 @@ impl Session {
         if self.request.spec.follow == Follow::Yes {
             self.add_descendants()?;
         }
-        for pid in self.targets.pids.clone() {
+        let wanted = match self.request.user_stacks {
+            Stacks::Taken => self.targets.pids.clone(),
+            Stacks::LeftOut => Vec::new(),
+        };
+        for pid in wanted {
             match self.processes.scan(pid, monotonic_ns(), &mut self.objects) {
                 Ok(()) => {}
                 Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -542,12 +548,19 @@ impl Session {
         while self.pump()? {}
         let sampling = Usage::now();
         let counts = self.sampler.counts()?;
-        let notes = self.notes(&counts);
+        let mut notes = self.notes(&counts);
         let has_bpf_time = self.sampler.has_run_time();
         let kernel_bytes = self.sampler.kernel_bytes() as u64;
         // The programs leave the kernel before the slow part.
         drop(self.sampler);
-        let (mut profile, mut account) = self.collector.finish(&self.objects, self.request.inlines);
+        let Finished {
+            mut profile,
+            mut account,
+            kernel_is_hidden,
+        } = self.collector.finish(&self.objects, self.request.inlines);
+        if kernel_is_hidden {
+            notes.push("the kernel hides some of its symbols, so frames of it have no names; try: sudo sysctl kernel.kptr_restrict=0 kernel.perf_event_paranoid=1".to_owned());
+        }
         account.count(&counts);
         profile.duration_ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         add_host_mapping(&mut profile);
@@ -576,9 +589,6 @@ impl Session {
 
     fn notes(&self, counts: &crate::bpf::Counts) -> Vec<String> {
         let mut notes = self.targets.notes.clone();
-        if self.request.kernel_stacks == Stacks::Taken && !self.collector.kernel_is_named() {
-            notes.push("the kernel hides its symbols, so kernel frames have no names; try: sudo sysctl kernel.kptr_restrict=0".to_owned());
-        }
         if counts.not_followed > 0 {
             notes.push(format!(
                 "{} children could not be followed: the target set was full; try: ebpfprof --all",

@@ -21,15 +21,14 @@ pub(super) const KERNEL_NAME: &str = "[kernel.kallsyms]";
 
 /// Where the kernel's code and that of its modules lies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KernelLayout {
+struct KernelLayout {
     text: Option<(u64, u64)>,
     modules: Vec<(u64, u64, String)>,
 }
 
 impl KernelLayout {
     /// The running kernel's. Empty where the kernel does not tell (kptr_restrict, no CAP_SYSLOG).
-    #[must_use]
-    pub fn of_kernel() -> Self {
+    fn of_kernel() -> Self {
         let text = File::open("/proc/kallsyms")
             .ok()
             .and_then(|file| find_text(BufReader::new(file)));
@@ -39,14 +38,8 @@ impl KernelLayout {
         Self { text, modules }
     }
 
-    /// Whether the kernel tells its addresses.
-    #[must_use]
-    pub fn is_known(&self) -> bool {
-        self.text.is_some()
-    }
-
     /// The mapping of the profile that a kernel address lies in.
-    pub fn mapping(&self, address: u64, profile: &mut Profile) -> Option<MappingId> {
+    fn mapping(&self, address: u64, profile: &mut Profile) -> Option<MappingId> {
         let covers = |start: u64, end: u64| (start..end).contains(&address);
         let (start, limit, name) = match self.text {
             Some((start, end)) if covers(start, end) => (start, end, KERNEL_NAME.to_owned()),
@@ -104,7 +97,7 @@ fn parse_modules(text: &str) -> Vec<(u64, u64, String)> {
         .collect()
 }
 
-/// Names kernel addresses.
+/// Names kernel addresses, and tells where they lie.
 pub(super) fn symbolize(
     profile: &mut Profile,
     addresses: &[(LocationId, u64)],
@@ -112,6 +105,12 @@ pub(super) fn symbolize(
 ) {
     if addresses.is_empty() {
         return;
+    }
+    let layout = KernelLayout::of_kernel();
+    for (id, address) in addresses {
+        if let Some(mapping) = layout.mapping(*address, profile) {
+            profile.set_mapping(*id, mapping);
+        }
     }
     let kernel = Kernel {
         vmlinux: MaybeDefault::None,

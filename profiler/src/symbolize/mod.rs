@@ -14,8 +14,6 @@ use blazesym::symbolize::{
     source::{Elf, Source},
 };
 
-pub use kernel::KernelLayout;
-
 use crate::{
     object::{ElfAddr, Object, ObjectId, Objects},
     profile::{FrameKind, Function, Line, LocationId, Profile, StringId},
