@@ -15,7 +15,7 @@ mod ticks;
 use std::{
     collections::BTreeMap,
     fs,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
 };
 
@@ -222,6 +222,11 @@ impl Sampler {
     /// The process events.
     pub fn stream(&mut self) -> &mut ProcessStream {
         &mut self.stream
+    }
+
+    /// Descriptors that become readable when process events should be taken soon.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.stream.descriptors()
     }
 
     /// Takes what the sample ring holds, or a good part of it. True when there may be more.

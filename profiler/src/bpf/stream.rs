@@ -10,8 +10,11 @@ use crate::{
     target::{Pid, Tid},
 };
 
-/// Ring size of one CPU: 256 KiB hold some two thousand records.
-const RING_PAGES: usize = 64;
+/// Ring size of one CPU, in pages: 512 KiB hold some four thousand records. As much as the kernel
+/// lets users lock without CAP_IPC_LOCK (`kernel.perf_event_mlock_kb`).
+const RING_PAGES: usize = 128;
+/// Where even that is refused.
+const SMALL_RING_PAGES: usize = 16;
 
 const PERF_RECORD_LOST: u32 = 2;
 const PERF_RECORD_COMM: u32 = 3;
@@ -33,7 +36,9 @@ pub struct ProcessStream {
 impl ProcessStream {
     /// Starts the stream on `cpu`.
     pub(super) fn add_cpu(&mut self, cpu: u32) -> io::Result<()> {
-        self.rings.push((cpu, PerfRing::open(cpu, RING_PAGES)?));
+        let ring =
+            PerfRing::open(cpu, RING_PAGES).or_else(|_| PerfRing::open(cpu, SMALL_RING_PAGES))?;
+        self.rings.push((cpu, ring));
         Ok(())
     }
 

@@ -50,7 +50,8 @@ fn start_log(verbose: bool) {
     log.parse_default_env().init();
 }
 
-/// Has Ctrl-C and its like end a recording, which is then written.
+/// Has Ctrl-C and its like end a recording, which is then written; a second one ends the program
+/// at once.
 fn stop_on_signals() -> Result<Stop, Trouble> {
     let stop = Stop::default();
     for signal in [SIGINT, SIGTERM, SIGHUP] {

@@ -3,7 +3,10 @@
 use std::{
     io::{IsTerminal, stdout},
     path::{Path, PathBuf},
+    sync::atomic::Ordering,
 };
+
+use rustix::event::{PollFd, PollFlags};
 
 use super::{args::RecordArgs, summary::Written, trouble::Trouble};
 use crate::{
@@ -12,6 +15,7 @@ use crate::{
         output::{Destination, Output, Overwrite},
     },
     profile::Profile,
+    record::Stop,
 };
 
 /// What to write where.
@@ -86,6 +90,21 @@ impl Plan {
         }
         Ok(Outputs(opened))
     }
+}
+
+/// Ends a recording whose reader on stdout has gone away: nobody would get it.
+pub(super) fn stop_when_stdout_closes(stop: &Stop) {
+    let flag = stop.flag();
+    // Ends with the process.
+    std::thread::spawn(move || {
+        let stdout = stdout();
+        // No event is asked for: the kernel reports errors in any case.
+        let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
+        if rustix::event::poll(&mut fds, None).is_ok() && fds[0].revents().contains(PollFlags::ERR)
+        {
+            flag.store(true, Ordering::Relaxed);
+        }
+    });
 }
 
 fn format_of(path: &Path, is_stdout: bool, asked: Option<Format>) -> Result<Format, Trouble> {

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use super::{
     args::{Frequency, RecordArgs},
-    outputs::Plan,
+    outputs::{Plan, stop_when_stdout_closes},
     progress::Bar,
     start_log, stop_on_signals, summary,
     trouble::Trouble,
@@ -44,6 +44,9 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     check_frequency(args.frequency)?;
     privilege::check()?;
     let stop = stop_on_signals()?;
+    if plan.uses_stdout() {
+        stop_when_stdout_closes(&stop);
+    }
     let ready = prepare(request(args, plan.uses_stdout()))?;
     let outputs = plan.open(args, ready.label())?;
     let mut bar = Bar::new(args.seconds.map(|seconds| seconds.0));

@@ -292,6 +292,8 @@ struct Session {
 
 impl Session {
     fn set_up(ready: Ready) -> Result<Self, RecordError> {
+        // A file stays open for each object: a busy host has thousands.
+        usage::raise_descriptor_limit();
         let Ready {
             request,
             targets,
@@ -451,9 +453,8 @@ impl Session {
             .map(|duration| duration.saturating_sub(self.clocks_started.elapsed()));
         let time = left.map_or(POLL, |left| left.min(POLL));
         let time = Timespec::try_from(time).expect("at most a poll's time");
-        let mut fds: Vec<PollFd<'_>> = self
-            .exits
-            .fds()
+        let fds = self.exits.fds().chain(self.sampler.descriptors());
+        let mut fds: Vec<PollFd<'_>> = fds
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         match rustix::event::poll(&mut fds, Some(&time)) {

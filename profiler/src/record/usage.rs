@@ -2,7 +2,10 @@
 
 use std::{fs, time::Duration};
 
-use rustix::time::{ClockId, clock_gettime};
+use rustix::{
+    process::{Resource, Rlimit, getrlimit, setrlimit},
+    time::{ClockId, clock_gettime},
+};
 
 /// CPU time of this process so far, user and system, all threads.
 #[derive(Clone, Copy, Debug)]
@@ -25,6 +28,18 @@ pub(super) fn monotonic_ns() -> u64 {
 
 fn duration(clock: ClockId) -> Duration {
     Duration::try_from(clock_gettime(clock)).unwrap_or_default()
+}
+
+/// Lets this process open as many files as the administrator allows. A refusal is no error.
+pub(super) fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        log::debug!("the limit of open files stays: {error}");
+    }
 }
 
 /// The largest resident memory of this process so far, in bytes. Source: `VmHWM` in
