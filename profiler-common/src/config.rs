@@ -76,13 +76,16 @@ pub struct ProbeConfig {
     pub kernel_stacks: u32,
     /// 1 to walk user stacks, 0 not to.
     pub user_stacks: u32,
+    /// Frames of the longest kernel stack that the kernel hands out
+    /// (`kernel.perf_event_max_stack`); one as long as that is cut.
+    pub kernel_frames: u32,
     /// Offset of `stack` in the kernel's `struct task_struct`, in bytes, from BTF.
     pub task_stack_offset: u32,
     /// Offset of `tgid` in the kernel's `struct task_struct`, in bytes, from BTF.
     pub task_tgid_offset: u32,
 }
 
-const _: () = assert!(size_of::<ProbeConfig>() == 6 * 4, "no hidden padding");
+const _: () = assert!(size_of::<ProbeConfig>() == 7 * 4, "no hidden padding");
 
 // SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
 #[cfg(feature = "user")]

@@ -32,11 +32,13 @@ pub enum StopReason {
     NoUnwindRow = 10,
     /// The process has no unwind tables yet.
     NoProcessTable = 11,
+    /// The task runs 32-bit code, whose stack has another form.
+    Code32Bit = 12,
 }
 
 impl StopReason {
     /// Every reason, in the order of the codes.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Root,
         Self::Absent,
         Self::NoFramePointer,
@@ -49,6 +51,7 @@ impl StopReason {
         Self::KernelUnreadable,
         Self::NoUnwindRow,
         Self::NoProcessTable,
+        Self::Code32Bit,
     ];
 
     /// Whether nothing is missing from a stack that ends so.
@@ -73,6 +76,7 @@ impl StopReason {
             Self::KernelUnreadable => "kernel stack unreadable",
             Self::NoUnwindRow => "no unwind row",
             Self::NoProcessTable => "no process table",
+            Self::Code32Bit => "32-bit code",
         }
     }
 }

@@ -22,6 +22,7 @@ pub static CONFIG: Global<ProbeConfig> = Global::new(ProbeConfig {
     cgroup_levels: 0,
     kernel_stacks: 1,
     user_stacks: 1,
+    kernel_frames: 0,
     task_stack_offset: 0,
     task_tgid_offset: 0,
 });

@@ -21,6 +21,9 @@ use crate::maps::CONFIG;
 /// KASAN. Only the flavour for kernels before 5.17 uses it.
 const KERNEL_STACK_BYTES: u64 = 16 << 10;
 
+/// The code segment of 32-bit tasks. Source: `__USER32_CS` in `arch/x86/include/asm/segment.h`.
+const USER_CS_32: u64 = 0x23;
+
 /// The low bits of `cs` hold the privilege level: 3 in user code.
 const USER_PRIVILEGE: u64 = 3;
 
@@ -62,6 +65,10 @@ pub fn user_registers(
     if in_user_code(ctx) {
         let data = ctx.as_ptr().cast::<bpf_perf_event_data>();
         // SAFETY: the context of a perf_event program is a `bpf_perf_event_data`.
+        if unsafe { (*data).regs.cs } == USER_CS_32 {
+            return Err(StopReason::Code32Bit);
+        }
+        // SAFETY: as above.
         let pc = unsafe { (*data).regs.rip };
         // SAFETY: as above.
         let sp = unsafe { (*data).regs.rsp };
@@ -81,6 +88,9 @@ pub fn user_registers(
     };
     if regs.cs & USER_PRIVILEGE != USER_PRIVILEGE || regs.rip == 0 {
         return Err(StopReason::Absent);
+    }
+    if regs.cs == USER_CS_32 {
+        return Err(StopReason::Code32Bit);
     }
     // The kernel keeps the number of the system call here, and -1 for interrupts and faults.
     let position = if (regs.orig_rax as i64) >= 0 {

@@ -46,7 +46,11 @@ impl Explain for PrivilegeError {
     }
 
     fn advice(&self) -> String {
-        "run it as root (sudo), or once: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_checkpoint_restore,cap_syslog+ep $(command -v ebpfprof)".to_owned()
+        let program = std::env::current_exe().unwrap_or_else(|_| "ebpfprof".into());
+        format!(
+            "run it as root (sudo), or once: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_checkpoint_restore,cap_syslog+ep {}",
+            program.display()
+        )
     }
 }
 

@@ -105,7 +105,7 @@ impl Walk {
             unsafe { bpf_get_stack(ctx.as_ptr(), self.frames.as_mut_ptr().cast(), bytes, 0) };
         let stop = if taken < 0 {
             StopReason::KernelUnreadable
-        } else if taken as u32 >= bytes {
+        } else if taken as u64 >= u64::from(CONFIG.load().kernel_frames) * 8 {
             StopReason::TooDeep
         } else {
             StopReason::Root

@@ -27,8 +27,8 @@ use aya::{
 };
 use profiler_common::{
     config::{ProbeConfig, TargetKey},
-    counters::{COUNTERS, Counter},
-    limits::{MAX_TARGETS, MIN_RING_BYTES},
+    counters::Counter,
+    limits::{MAX_KERNEL_FRAMES, MAX_TARGETS, MIN_RING_BYTES},
     mapping::ProcessEntry,
 };
 
@@ -150,7 +150,7 @@ impl Sampler {
         let flavour = settings.flavour.unwrap_or_else(best_flavour);
         // Without the kernel's run time statistics the cost is told without BPF time.
         let stats = enable_stats(Stats::RunTime).ok();
-        let ring_bytes = ring_bytes(settings.period_ns);
+        let ring_bytes = ring_bytes(settings.period_ns, ticks::online_cpus()?.len());
         let mut bpf = load_object(settings, ring_bytes)?;
         let log = if log::log_enabled!(log::Level::Debug) {
             aya_log::EbpfLogger::init(&mut bpf).ok()
@@ -323,24 +323,6 @@ impl Sampler {
         })
     }
 
-    /// Stacks that the kernel side ended for this reason, user and kernel stacks together.
-    ///
-    /// # Errors
-    /// When the counters cannot be read.
-    pub fn stops(&self, reason: profiler_common::stop::StopReason) -> Result<u64, BpfError> {
-        let mut sum = 0;
-        for base in [Counter::Stop, Counter::KernelStop] {
-            let number = base as u32 + reason as u32;
-            debug_assert!((number as usize) < COUNTERS);
-            let values = self
-                .counts
-                .get(&number, 0)
-                .map_err(|error| BpfError::map("COUNTS", error))?;
-            sum += values.iter().sum::<u64>();
-        }
-        Ok(sum)
-    }
-
     /// Kernel memory that this run takes in rings and tables, in bytes.
     #[must_use]
     pub fn kernel_bytes(&self) -> usize {
@@ -396,9 +378,8 @@ fn best_flavour() -> Flavour {
     }
 }
 
-fn ring_bytes(period_ns: u64) -> usize {
+fn ring_bytes(period_ns: u64, cpus: usize) -> usize {
     let frequency = usize::try_from(1_000_000_000 / period_ns.max(1)).unwrap_or(usize::MAX);
-    let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     frequency
         .saturating_mul(cpus)
         .saturating_mul(RING_BYTES_PER_HERTZ)
@@ -414,6 +395,7 @@ fn load_object(settings: &Settings, ring_bytes: usize) -> Result<Ebpf, BpfError>
         kernel_stacks: u32::from(settings.kernel_stacks == Stacks::Taken),
         user_stacks: u32::from(settings.user_stacks == Stacks::Taken),
         task_stack_offset: kernel.offset("task_struct", "stack")?,
+        kernel_frames: kernel_frames(),
         task_tgid_offset: kernel.offset("task_struct", "tgid")?,
     };
     let log_level = if log::log_enabled!(log::Level::Debug) {
@@ -439,6 +421,15 @@ fn load_object(settings: &Settings, ring_bytes: usize) -> Result<Ebpf, BpfError>
         Err(_) => loader.load(OBJECT),
     };
     loaded.map_err(|error| BpfError::Load(Box::new(error)))
+}
+
+/// The longest kernel stack that the kernel hands out.
+fn kernel_frames() -> u32 {
+    let text = fs::read_to_string("/proc/sys/kernel/perf_event_max_stack").unwrap_or_default();
+    let most = u32::try_from(MAX_KERNEL_FRAMES).expect("127");
+    text.trim()
+        .parse()
+        .map_or(most, |frames: u32| frames.min(most))
 }
 
 fn fill_targets(
@@ -558,7 +549,7 @@ mod tests {
     #[test]
     fn the_ring_grows_with_the_frequency_and_stays_a_power_of_two() {
         for frequency in [1, 99, 999, 10_000, 100_000] {
-            let bytes = ring_bytes(1_000_000_000 / frequency);
+            let bytes = ring_bytes(1_000_000_000 / frequency, 64);
             assert!(bytes.is_power_of_two() && (MIN_RING_BYTES..=MAX_RING_BYTES).contains(&bytes));
         }
     }

@@ -58,21 +58,32 @@ impl MappingTables {
     }
 
     /// Writes a table and has the kernel side use it from now on. The entries are sorted by start
-    /// and do not overlap.
-    ///
-    /// # Errors
-    /// When the kernel refuses memory or an update.
-    pub fn publish(&mut self, pid: Pid, entries: &[MappingEntry]) -> Result<Published, BpfError> {
+    /// and do not overlap. A refusal by the kernel is no error: without a table frames are
+    /// translated on the user side.
+    pub fn publish(&mut self, pid: Pid, entries: &[MappingEntry]) -> Published {
+        match self.try_publish(pid, entries) {
+            Ok(Some(generation)) => Published::Generation(generation),
+            Ok(None) => {
+                self.withdraw(pid);
+                Published::NoRoom
+            }
+            Err(error) => {
+                log::debug!("no table for process {pid}: {error}");
+                self.withdraw(pid);
+                Published::NoRoom
+            }
+        }
+    }
+
+    fn try_publish(&mut self, pid: Pid, entries: &[MappingEntry]) -> Result<Option<u32>, BpfError> {
         if entries.is_empty() || entries.len() > MAX_MAPPINGS {
-            self.withdraw(pid)?;
-            return Ok(Published::NoRoom);
+            return Ok(None);
         }
         let words: Vec<u32> = entries.iter().flat_map(MappingEntry::to_words).collect();
         let count = u32::try_from(entries.len()).expect("at most what a chunk holds");
         debug_assert_eq!(words.len(), entries.len() * ENTRY_WORDS);
         let Some(extent) = self.allocate(words.len())? else {
-            self.withdraw(pid)?;
-            return Ok(Published::NoRoom);
+            return Ok(None);
         };
         self.memory[extent.chunk as usize]
             .1
@@ -84,31 +95,29 @@ impl MappingTables {
             count,
             generation,
         };
-        if self.processes.insert(pid.0, entry, 0).is_err() {
+        if let Err(error) = self.processes.insert(pid.0, entry, 0) {
             self.arena.release(extent, Instant::now());
-            return Ok(Published::NoRoom);
+            return Err(BpfError::map("PROCESSES", error));
         }
         self.last_generation = generation;
         if let Some(old) = self.published.insert(pid, extent) {
             self.arena.release(old, Instant::now());
         }
-        Ok(Published::Generation(generation))
+        Ok(Some(generation))
     }
 
     /// Has the kernel side forget a process.
-    ///
-    /// # Errors
-    /// When the kernel refuses the update.
-    pub fn withdraw(&mut self, pid: Pid) -> Result<(), BpfError> {
+    pub fn withdraw(&mut self, pid: Pid) {
         let Some(extent) = self.published.remove(&pid) else {
-            return Ok(());
+            return;
         };
         match self.processes.remove(&pid.0) {
-            Ok(()) | Err(maps::MapError::KeyNotFound) => {}
-            Err(error) => return Err(BpfError::map("PROCESSES", error)),
+            // Its table may be in use for as long as the entry is there: then it is never freed.
+            Err(error) if !matches!(error, maps::MapError::KeyNotFound) => {
+                log::debug!("process {pid} keeps its table: {error}");
+            }
+            _ => self.arena.release(extent, Instant::now()),
         }
-        self.arena.release(extent, Instant::now());
-        Ok(())
     }
 
     /// Kernel memory in tables, in bytes.

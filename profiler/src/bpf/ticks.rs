@@ -144,7 +144,7 @@ impl Clock {
     }
 }
 
-fn online_cpus() -> Result<Vec<u32>, BpfError> {
+pub(super) fn online_cpus() -> Result<Vec<u32>, BpfError> {
     let text = fs::read_to_string(ONLINE_CPUS).map_err(BpfError::Cpus)?;
     parse_cpus(&text)
         .ok_or_else(|| BpfError::Cpus(io::Error::other(format!("{ONLINE_CPUS} says {text:?}"))))

@@ -54,10 +54,22 @@ fn start_log(verbose: bool) {
 /// at once.
 fn stop_on_signals() -> Result<Stop, Trouble> {
     let stop = Stop::default();
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
+    for signal in [SIGINT, SIGTERM, SIGHUP]
+        .into_iter()
+        .filter(|signal| !is_ignored(*signal))
+    {
         signal_hook::flag::register(signal, stop.flag()).map_err(|error| {
             Trouble::failure("cannot handle signals", error.to_string(), "run it again")
         })?;
     }
     Ok(stop)
+}
+
+/// Whether whoever started us had this signal ignored, as `nohup` does. Source: `SigIgn` in
+/// `proc_pid_status(5)`.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = field.and_then(|field| u64::from_str_radix(field.trim(), 16).ok());
+    ignored.unwrap_or(0) & (1 << (signal - 1)) != 0
 }

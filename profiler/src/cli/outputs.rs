@@ -1,6 +1,7 @@
 //! Where profiles go: decided, checked and opened before the recording starts.
 
 use std::{
+    collections::HashSet,
     io::{IsTerminal, stdout},
     path::{Path, PathBuf},
     sync::atomic::Ordering,
@@ -29,15 +30,15 @@ impl Plan {
     pub(super) fn of_args(args: &RecordArgs) -> Result<Self, Trouble> {
         let mut files = Vec::new();
         for path in &args.output {
-            let is_stdout = path == Path::new("-");
-            let format = format_of(path, is_stdout, args.format)?;
-            files.push((
-                if is_stdout {
-                    Destination::Stdout
-                } else {
-                    Destination::File(path.clone())
-                },
-                format,
+            let destination = Destination::from(path.clone().into_os_string());
+            let format = format_of(path, destination == Destination::Stdout, args.format)?;
+            files.push((destination, format));
+        }
+        if let Some(path) = named_twice(&files) {
+            return Err(Trouble::misuse(
+                format!("two outputs are {}", path.display()),
+                "one would overwrite the other",
+                "ebpfprof … -o FILE -o OTHER",
             ));
         }
         let to_stdout = files
@@ -90,6 +91,24 @@ impl Plan {
         }
         Ok(Outputs(opened))
     }
+}
+
+/// A file that two outputs would be written to. Folders are compared by where they lead.
+fn named_twice(files: &[(Destination, Format)]) -> Option<PathBuf> {
+    let mut seen = HashSet::new();
+    files.iter().find_map(|(destination, _)| {
+        let Destination::File(path) = destination else {
+            return None;
+        };
+        // Any number of profiles may go to /dev/null.
+        let is_device = path.symlink_metadata().is_ok_and(|meta| !meta.is_file());
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        let is_new = seen.insert((folder, path.file_name()?.to_owned()));
+        (!is_new && !is_device).then(|| path.clone())
+    })
 }
 
 /// Ends a recording whose reader on stdout has gone away: nobody would get it.

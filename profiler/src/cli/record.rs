@@ -4,7 +4,7 @@ use std::{
     fs,
     io::{self, Write},
     process::ExitCode,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::Signal;
@@ -20,7 +20,7 @@ use crate::{
     bpf::Stacks,
     export::svg::TARGET_COMMENT,
     privilege,
-    record::{End, Outcome, Request, StartCommand, prepare},
+    record::{End, Outcome, Request, StartCommand, Stop, prepare},
     symbolize::Inlines,
     target::{
         Follow, TargetSpec,
@@ -72,7 +72,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
         code = trouble.report();
     }
     if let Some(running) = running {
-        see_off(running, outcome.end);
+        see_off(running, outcome.end, &stop);
     }
     Ok(code)
 }
@@ -176,10 +176,9 @@ fn verdict(args: &RecordArgs, outcome: &Outcome) -> ExitCode {
         }
         let why = format!("the targets used no CPU in {ran}");
         // An idle target is no failure, but an empty profile should not surprise.
-        let _ = writeln!(
-            io::stderr().lock(),
-            "note: no samples: {why}; try: ebpfprof --seconds 30, under load"
-        );
+        tell(&format!(
+            "no samples: {why}; try: ebpfprof --seconds 30, under load"
+        ));
         return ExitCode::SUCCESS;
     }
     if args.strict && account.lost() > 0 {
@@ -200,25 +199,47 @@ fn verdict(args: &RecordArgs, outcome: &Outcome) -> ExitCode {
 
 /// The profile is written, and the command still runs: it may go on when only the time was over,
 /// and is asked to end when we were.
-fn see_off(mut running: Running, end: End) {
-    match end {
+fn see_off(mut running: Running, end: End, stop: &Stop) {
+    let pid = running.pid();
+    let asked = match end {
         End::TimeIsOver => {
-            let _ = writeln!(
-                io::stderr().lock(),
-                "note: the command (pid {}) still runs; waiting for its end",
-                running.pid()
-            );
-            let _ = running.wait();
-        }
-        End::Stopped => {
-            let _ = running.signal(Signal::TERM);
-            let patience = std::time::Instant::now();
-            while running.try_wait().is_ok_and(|status| status.is_none())
-                && patience.elapsed() < Duration::from_secs(2)
-            {
-                std::thread::sleep(Duration::from_millis(20));
+            tell(&format!(
+                "the command (pid {pid}) still runs; waiting for its end, Ctrl-C ends both"
+            ));
+            while !stop.is_asked() && !has_ended(&mut running) {
+                std::thread::sleep(PATIENCE_STEP);
             }
+            stop.is_asked()
         }
-        End::TargetEnded => {}
+        End::Stopped => true,
+        End::TargetEnded => return,
+    };
+    if !asked {
+        return;
     }
+    let _ = running.signal(Signal::TERM);
+    let since = Instant::now();
+    while !has_ended(&mut running) {
+        if since.elapsed() > PATIENCE {
+            tell(&format!(
+                "the command (pid {pid}) still runs; try: kill -9 {pid}"
+            ));
+            return;
+        }
+        std::thread::sleep(PATIENCE_STEP);
+    }
+}
+
+fn has_ended(running: &mut Running) -> bool {
+    running.try_wait().is_ok_and(|status| status.is_some())
+}
+
+/// How long a command may take to end when asked to.
+const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE_STEP: Duration = Duration::from_millis(20);
+
+/// Says something that is no error.
+fn tell(words: &str) {
+    // When stderr is gone there is nobody left to tell.
+    let _ = writeln!(io::stderr().lock(), "note: {words}");
 }

@@ -15,6 +15,8 @@ use object::{
 
 /// Most program headers read of one file. Linkers write a dozen.
 const MOST_SEGMENTS: usize = 4096;
+/// The longest notes read of one file, in bytes: a file may claim any length.
+const MOST_NOTE_BYTES: u64 = 64 << 10;
 /// A page. Source: the x86-64 ABI; mappings start at multiples of it.
 const PAGE: u64 = 4096;
 
@@ -61,6 +63,9 @@ fn read_facts<'a, R: ReadRef<'a>>(data: R) -> object::read::Result<Facts> {
                 address: program.p_vaddr(endian),
                 is_code: program.p_flags(endian).0 & elf::PF_X.0 != 0,
             });
+        }
+        if program.p_filesz(endian) > MOST_NOTE_BYTES {
+            continue;
         }
         let Ok(Some(mut notes)) = program.notes(endian, data) else {
             continue;

@@ -11,7 +11,7 @@ mod elf;
 mod open;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs::File,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
@@ -24,6 +24,9 @@ use crate::{
     process::{FileNumber, MapRow},
     target::Pid,
 };
+
+/// From this many open files on, those that nobody needs are closed.
+const MOST_OPEN_FILES: usize = 512;
 
 /// An object's number in this run, never 0: 0 is "no object" in the mapping tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -91,6 +94,7 @@ pub struct Object {
     pub segments: Vec<Segment>,
     /// Whether the Go toolchain made it.
     pub is_go: bool,
+    stamp: Option<Stamp>,
 }
 
 impl Object {
@@ -101,13 +105,22 @@ impl Object {
             .map(|address| Bias(start.wrapping_sub(address)))
     }
 
-    /// Path through which the kept file can be read, whatever became of its name.
+    /// Path through which the kept file can be read, whatever became of its name. `None` when
+    /// there is no file, it has no addresses to look up, or it was written over in place.
     #[must_use]
     pub fn kept_path(&self) -> Option<PathBuf> {
         use std::os::fd::AsRawFd;
+        if self.segments.is_empty() || !self.is_unchanged() {
+            return None;
+        }
         self.file
             .as_ref()
             .map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())))
+    }
+
+    /// Whether the file is as it was when it was opened.
+    fn is_unchanged(&self) -> bool {
+        self.file.as_ref().and_then(Stamp::of) == self.stamp
     }
 
     /// Last part of the path.
@@ -148,6 +161,10 @@ impl Stamp {
 pub struct Objects {
     objects: Vec<Object>,
     ids: HashMap<Key, (ObjectId, Option<Stamp>)>,
+    /// Objects that a sample lies in.
+    sampled: HashSet<ObjectId>,
+    open_files: usize,
+    out_of_descriptors: u64,
     /// What files said of return addresses.
     calls: HashMap<(ObjectId, ElfAddr), Option<bool>>,
 }
@@ -166,13 +183,18 @@ impl Objects {
             return Some(*id);
         }
         match open::mapped_file(pid, row, number) {
-            Some(file) => {
+            Err(open::OutOfDescriptors) => {
+                // Not remembered: there may be room the next time.
+                self.out_of_descriptors += 1;
+                Some(self.insert(&row.path, None))
+            }
+            Ok(Some(file)) => {
                 let stamp = Stamp::of(&file);
                 let id = self.insert(&row.path, Some(file));
                 self.ids.insert(Key::File(number), (id, stamp));
                 Some(id)
             }
-            None => {
+            Ok(None) => {
                 let key = Key::Unopened(number, row.path.clone());
                 if let Some((id, _)) = self.ids.get(&key) {
                     return Some(*id);
@@ -193,11 +215,43 @@ impl Objects {
         Some(id)
     }
 
+    /// A sample lies in this object: its file is kept to the end.
+    pub fn mark_sampled(&mut self, id: ObjectId) {
+        self.sampled.insert(id);
+    }
+
+    /// Files that could not be opened because too many are.
+    #[must_use]
+    pub fn unopened_for_want_of_descriptors(&self) -> u64 {
+        self.out_of_descriptors
+    }
+
+    /// Once many files are open, closes those that no sample lies in and no process maps.
+    pub fn shed(&mut self, mapped: impl FnOnce() -> HashSet<ObjectId>) {
+        if self.open_files < MOST_OPEN_FILES {
+            return;
+        }
+        let mapped = mapped();
+        let is_needed = |id: &ObjectId| mapped.contains(id) || self.sampled.contains(id);
+        self.ids.retain(|_, (id, _)| is_needed(id));
+        let mut open_files = 0;
+        for (number, object) in (1..).zip(&mut self.objects) {
+            if mapped.contains(&ObjectId(number)) || self.sampled.contains(&ObjectId(number)) {
+                open_files += usize::from(object.file.is_some());
+            } else {
+                object.file = None;
+            }
+        }
+        self.open_files = open_files;
+    }
+
     fn insert(&mut self, path: &str, file: Option<File>) -> ObjectId {
+        self.open_files += usize::from(file.is_some());
         let facts = file
             .as_ref()
             .and_then(|file| elf::read(file).ok())
             .unwrap_or_default();
+        let stamp = file.as_ref().and_then(Stamp::of);
         let path = path.strip_suffix(" (deleted)").unwrap_or(path).to_owned();
         self.objects.push(Object {
             path,
@@ -205,6 +259,7 @@ impl Objects {
             build_id: facts.build_id,
             segments: facts.segments,
             is_go: facts.is_go,
+            stamp,
         });
         ObjectId(u32::try_from(self.objects.len()).expect("fewer than 2^32 objects"))
     }
@@ -215,17 +270,20 @@ impl Objects {
         if let Some(known) = self.calls.get(&(id, address)) {
             return *known;
         }
-        let found = self.find(id).and_then(|object| {
-            let mut before = [0; CALL_BYTES];
-            let offset =
-                elf::offset_of(&object.segments, address.0.checked_sub(CALL_BYTES as u64)?)?;
-            object
-                .file
-                .as_ref()?
-                .read_exact_at(&mut before, offset)
-                .ok()?;
-            Some(follows_call(&before))
-        });
+        let found = self
+            .find(id)
+            .filter(|object| object.is_unchanged())
+            .and_then(|object| {
+                let mut before = [0; CALL_BYTES];
+                let offset =
+                    elf::offset_of(&object.segments, address.0.checked_sub(CALL_BYTES as u64)?)?;
+                object
+                    .file
+                    .as_ref()?
+                    .read_exact_at(&mut before, offset)
+                    .ok()?;
+                Some(follows_call(&before))
+            });
         self.calls.insert((id, address), found);
         found
     }

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::fs::{Mode, OFlags};
+use rustix::{
+    fs::{Mode, OFlags},
+    io::Errno,
+};
 
 use super::is_file_path;
 use crate::{
@@ -20,7 +23,14 @@ const MOST_VDSO_BYTES: u64 = 1 << 20;
 
 /// The file behind a mapping: through the mapping itself, else by its path in the process's root,
 /// else by its path in ours (the process may be gone). What is opened has the mapping's inode.
-pub(super) fn mapped_file(pid: Pid, row: &MapRow, number: FileNumber) -> Option<File> {
+///
+/// # Errors
+/// When no more files can be opened.
+pub(super) fn mapped_file(
+    pid: Pid,
+    row: &MapRow,
+    number: FileNumber,
+) -> Result<Option<File>, OutOfDescriptors> {
     let mut paths = vec![PathBuf::from(format!(
         "/proc/{}/map_files/{:x}-{:x}",
         pid.0, row.start, row.end
@@ -30,18 +40,34 @@ pub(super) fn mapped_file(pid: Pid, row: &MapRow, number: FileNumber) -> Option<
         paths.push(PathBuf::from(format!("/proc/{}/root{path}", pid.0)));
         paths.push(PathBuf::from(path));
     }
-    paths.iter().find_map(|path| open_regular(path, number))
+    for path in &paths {
+        if let Some(file) = open_regular(path, number)? {
+            return Ok(Some(file));
+        }
+    }
+    Ok(None)
 }
 
+/// This process, or the host, has too many files open.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct OutOfDescriptors;
+
 /// Opens a path if it is the regular file with this number. Never waits on a FIFO.
-fn open_regular(path: &Path, number: FileNumber) -> Option<File> {
+fn open_regular(path: &Path, number: FileNumber) -> Result<Option<File>, OutOfDescriptors> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
-    let meta = file.metadata().ok()?;
-    let device = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
-    // Overlay and btrfs show another device in mappings than in `stat`; both have major 0 then.
-    let same_device = device == (number.major, number.minor) || device.0 == 0 || number.major == 0;
-    (meta.is_file() && meta.ino() == number.inode && same_device).then_some(file)
+    let file = match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(file) => File::from(file),
+        Err(Errno::MFILE | Errno::NFILE) => return Err(OutOfDescriptors),
+        Err(_) => return Ok(None),
+    };
+    let is_it = file.metadata().is_ok_and(|meta| {
+        let device = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
+        // Overlay and btrfs show another device in mappings than in `stat`; both have major 0.
+        let same_device =
+            device == (number.major, number.minor) || device.0 == 0 || number.major == 0;
+        meta.is_file() && meta.ino() == number.inode && same_device
+    });
+    Ok(is_it.then_some(file))
 }
 
 /// The vDSO, which is the same in every process: copied from our own memory into a memory file.
@@ -87,8 +113,8 @@ mod tests {
             inode: meta.ino() + 1,
             ..right
         };
-        assert!(open_regular(Path::new("/proc/self/exe"), right).is_some());
-        assert!(open_regular(Path::new("/proc/self/exe"), wrong).is_none());
-        assert!(open_regular(Path::new("/proc/self"), right).is_none());
+        assert!(open_regular(Path::new("/proc/self/exe"), right).is_ok_and(|file| file.is_some()));
+        assert!(open_regular(Path::new("/proc/self/exe"), wrong).is_ok_and(|file| file.is_none()));
+        assert!(open_regular(Path::new("/proc/self"), right).is_ok_and(|file| file.is_none()));
     }
 }

@@ -27,7 +27,7 @@ pub use maps::parse_maps;
 pub use space::{Mapping, Space};
 
 use crate::{
-    bpf::{BpfError, MappingTables, Published, Sample},
+    bpf::{MappingTables, Published, Sample},
     object::{ElfAddr, ObjectId, Objects, lookup_address},
     target::{Follow, Pid},
 };
@@ -79,6 +79,8 @@ struct Process {
     generation: Option<u32>,
     /// The kernel side should get a new table.
     wants_table: bool,
+    /// The space lacks something: it is read anew when every event is taken into account.
+    wants_scan: bool,
     ended_ns: Option<u64>,
 }
 
@@ -98,6 +100,10 @@ pub struct Processes {
     snapshots: HashMap<u32, Snapshot>,
     retired: Vec<Pid>,
     events_lost: u64,
+    /// When each process of this batch runs another program, or ends.
+    turns: HashMap<Pid, u64>,
+    this_batch_ns: u64,
+    last_batch_ns: u64,
 }
 
 impl Processes {
@@ -110,6 +116,9 @@ impl Processes {
             snapshots: HashMap::new(),
             retired: Vec::new(),
             events_lost: 0,
+            turns: HashMap::new(),
+            this_batch_ns: 0,
+            last_batch_ns: 0,
         }
     }
 
@@ -118,7 +127,7 @@ impl Processes {
     /// # Errors
     /// When the process is gone or may not be looked at.
     pub fn scan(&mut self, pid: Pid, now_ns: u64, objects: &mut Objects) -> io::Result<()> {
-        let rows = maps::read(pid)?;
+        let rows: Vec<MapRow> = maps::read(pid)?.into_iter().filter(is_user_space).collect();
         if let Scope::Only(pids, _) = &mut self.scope {
             pids.insert(pid);
         }
@@ -147,6 +156,8 @@ impl Processes {
                 if let Some(process) = self.current(*pid, time_ns) {
                     process.space = Space::default();
                     process.is_known = true;
+                    // Another thread than the first may have run it, which ended the first.
+                    process.ended_ns = None;
                     self.outdate(*pid, time_ns);
                 }
             }
@@ -160,14 +171,60 @@ impl Processes {
                     self.retired.push(*pid);
                 }
             }
-            Change::Lost(count) => {
-                log::debug!("{count} process events were lost: reading processes anew");
-                self.events_lost += count;
-                self.processes
-                    .values_mut()
-                    .for_each(|process| process.is_known = false);
+            Change::Lost(count) => self.distrust(*count),
+        }
+    }
+
+    /// Events were lost since the last batch: no process is surely what it was then.
+    fn distrust(&mut self, count: u64) {
+        log::debug!("{count} process events were lost: reading processes anew");
+        self.events_lost += count;
+        let since_ns = self.last_batch_ns;
+        self.processes
+            .values_mut()
+            .for_each(|process| process.is_known = false);
+        self.snapshots.values_mut().for_each(|snapshot| {
+            snapshot.stale_from_ns.get_or_insert(since_ns);
+        });
+    }
+
+    /// Says what is about to be applied, and what comes after it, so that no process is read from
+    /// `/proc` for a moment before it ran another program or ended.
+    pub fn begin_batch(&mut self, events: &[ProcessEvent], waiting: &[ProcessEvent]) {
+        self.last_batch_ns = self.this_batch_ns;
+        self.this_batch_ns = events
+            .last()
+            .map_or(self.this_batch_ns, |event| event.time_ns);
+        self.turns.clear();
+        for event in events.iter().chain(waiting) {
+            match &event.change {
+                Change::Exec { pid, .. } => {
+                    self.turns.insert(*pid, event.time_ns);
+                }
+                Change::Exit { pid, tid } if pid.0 == tid.0 => {
+                    self.turns.insert(*pid, event.time_ns);
+                }
+                _ => {}
             }
         }
+    }
+
+    /// Reads a process for the sake of what it was at `time_ns`, if it is still that.
+    fn scan_for(
+        &mut self,
+        pid: Pid,
+        time_ns: u64,
+        now_ns: u64,
+        objects: &mut Objects,
+    ) -> io::Result<()> {
+        if self
+            .turns
+            .get(&pid)
+            .is_some_and(|turn_ns| *turn_ns > time_ns)
+        {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        self.scan(pid, now_ns, objects)
     }
 
     fn is_in_scope(&self, pid: Pid) -> bool {
@@ -201,7 +258,7 @@ impl Processes {
         {
             // The parent was there before us. It may have ended since: then the child is read
             // when it is first met.
-            let _ = self.scan(parent, time_ns, objects);
+            let _ = self.scan_for(parent, time_ns, time_ns, objects);
         }
         let inherited = self
             .processes
@@ -221,7 +278,7 @@ impl Processes {
     }
 
     fn map(&mut self, pid: Pid, row: &MapRow, time_ns: u64, objects: &mut Objects) {
-        if self.current(pid, time_ns).is_none() {
+        if !is_user_space(row) || self.current(pid, time_ns).is_none() {
             return;
         }
         let mapping = mapping_of(pid, row, objects);
@@ -255,21 +312,16 @@ impl Processes {
             .get(&sample.pid)
             .is_some_and(|process| process.is_known);
         if !is_known && !sample.user.is_empty() {
-            let _ = self.scan(sample.pid, now_ns, objects);
+            let _ = self.scan_for(sample.pid, sample.time_ns, now_ns, objects);
         }
-        let mut stack = self.read_stack(sample, objects);
-        let Some(process) = self.processes.get_mut(&sample.pid) else {
-            return stack;
-        };
-        let lives = process.ended_ns.is_none();
-        process.wants_table |= lives && sample.generation == 0 && process.generation.is_none();
-        let is_unknown = |place: &UserPlace| matches!(place, UserPlace::Unknown(_));
-        let may_scan = lives && process.known_from_ns + RESCAN_NS < now_ns;
-        if may_scan
-            && stack.places.iter().any(is_unknown)
-            && self.scan(sample.pid, now_ns, objects).is_ok()
+        let stack = self.read_stack(sample, objects);
+        if let Some(process) = self.processes.get_mut(&sample.pid)
+            && process.ended_ns.is_none()
         {
-            stack = self.read_stack(sample, objects);
+            process.wants_table |= process.generation.is_none();
+            let is_unknown = |place: &UserPlace| matches!(place, UserPlace::Unknown(_));
+            process.wants_scan |=
+                process.known_from_ns + RESCAN_NS < now_ns && stack.places.iter().any(is_unknown);
         }
         stack
     }
@@ -304,6 +356,9 @@ impl Processes {
                     }
                 }
             }
+            if let UserPlace::Object(object, _) = place {
+                objects.mark_sampled(object);
+            }
             places.push(place);
         }
         UserStack {
@@ -323,21 +378,20 @@ impl Processes {
             } => (ObjectId::from_wire(object), elf_address),
         };
         let lookup = ElfAddr(lookup_address(elf_address, frame.position));
-        let snapshot = self.snapshots.get(&sample.generation);
-        let is_stale = snapshot.is_some_and(|snapshot| {
-            snapshot
-                .stale_from_ns
-                .is_some_and(|from| from <= sample.time_ns)
-        });
-        match object.filter(|id| objects.find(*id).is_some()) {
-            Some(object) if !is_stale => UserPlace::Object(object, lookup),
-            // The table was out of date: back to the address, and forth with the right mappings.
-            Some(object) => {
-                match snapshot.and_then(|snapshot| snapshot.space.runtime_address(object, lookup)) {
-                    Some(address) => self.place_of_address(sample.pid, address),
-                    None => UserPlace::Unknown(elf_address),
-                }
-            }
+        let object = object.filter(|id| objects.find(*id).is_some());
+        let (Some(object), Some(snapshot)) = (object, self.snapshots.get(&sample.generation))
+        else {
+            return UserPlace::Unknown(elf_address);
+        };
+        if snapshot
+            .stale_from_ns
+            .is_none_or(|from| sample.time_ns < from)
+        {
+            return UserPlace::Object(object, lookup);
+        }
+        // The table was out of date: back to the address, and forth with the right mappings.
+        match snapshot.space.runtime_address(object, lookup) {
+            Some(address) => self.place_of_address(sample.pid, address),
             None => UserPlace::Unknown(elf_address),
         }
     }
@@ -364,16 +418,21 @@ impl Processes {
         self.processes.get(&pid)?.space.of_object(object, address)
     }
 
-    /// Gives the kernel side the tables it lacks, and takes back those of ended processes.
-    ///
-    /// # Errors
-    /// When the kernel refuses memory or an update.
+    /// Gives the kernel side the tables it lacks, and takes back those of processes that ended a
+    /// while ago. Tells which those are: their pids may be given to others.
     pub fn publish(
         &mut self,
         now_ns: u64,
         tables: &mut MappingTables,
-        objects: &Objects,
-    ) -> Result<(), BpfError> {
+        objects: &mut Objects,
+    ) -> Vec<Pid> {
+        let lacking = self
+            .processes
+            .iter_mut()
+            .filter_map(|(pid, process)| std::mem::take(&mut process.wants_scan).then_some(*pid));
+        for pid in lacking.collect::<Vec<Pid>>() {
+            let _ = self.scan_for(pid, self.this_batch_ns, now_ns, objects);
+        }
         for (pid, process) in &mut self.processes {
             if !process.wants_table || process.ended_ns.is_some() {
                 continue;
@@ -385,24 +444,29 @@ impl Processes {
                 .map(|mapping| entry_of(mapping, objects))
                 .collect();
             retire_table(process, &mut self.snapshots, now_ns);
-            if let Published::Generation(generation) = tables.publish(*pid, &entries)? {
+            if let Published::Generation(generation) = tables.publish(*pid, &entries) {
                 process.generation = Some(generation);
-                self.snapshots.insert(
-                    generation,
-                    Snapshot {
-                        space: process.space.clone(),
-                        stale_from_ns: None,
-                    },
-                );
+                let snapshot = Snapshot {
+                    space: process.space.clone(),
+                    stale_from_ns: None,
+                };
+                self.snapshots.insert(generation, snapshot);
             }
         }
-        self.sweep(now_ns, tables)
+        let gone = self.sweep(now_ns, tables);
+        objects.shed(|| {
+            self.processes
+                .values()
+                .flat_map(|process| process.space.objects())
+                .collect()
+        });
+        gone
     }
 
     /// Forgets processes that ended a while ago, and tables that nobody can have used since.
-    fn sweep(&mut self, now_ns: u64, tables: &mut MappingTables) -> Result<(), BpfError> {
+    fn sweep(&mut self, now_ns: u64, tables: &mut MappingTables) -> Vec<Pid> {
         let is_old = |time_ns: u64| time_ns + AFTERLIFE_NS < now_ns;
-        let mut waiting = Vec::new();
+        let (mut waiting, mut gone) = (Vec::new(), Vec::new());
         for pid in self.retired.drain(..) {
             let Some(ended_ns) = self
                 .processes
@@ -418,11 +482,17 @@ impl Processes {
                     .entry(pid)
                     .and_modify(|process| process.ended_ns = None);
             } else {
-                tables.withdraw(pid)?;
-                self.processes.remove(&pid);
+                gone.push(pid);
             }
         }
         self.retired = waiting;
+        for pid in &gone {
+            tables.withdraw(*pid);
+            self.processes.remove(pid);
+            if let Scope::Only(pids, _) = &mut self.scope {
+                pids.remove(pid);
+            }
+        }
         let in_use: HashSet<u32> = self
             .processes
             .values()
@@ -436,7 +506,7 @@ impl Processes {
                 snapshot.stale_from_ns.get_or_insert(now_ns);
             }
         }
-        Ok(())
+        gone
     }
 
     /// Process events that the kernel dropped.
@@ -461,6 +531,11 @@ fn retire_table(process: &mut Process, snapshots: &mut HashMap<u32, Snapshot>, t
 /// A main thread may end before the others do.
 fn other_threads_live(pid: Pid) -> bool {
     std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1)
+}
+
+/// The vsyscall page lies in the kernel's half, where the search of mapping tables ends.
+fn is_user_space(row: &MapRow) -> bool {
+    row.end >> 56 == 0
 }
 
 fn mapping_of(pid: Pid, row: &MapRow, objects: &mut Objects) -> Mapping {

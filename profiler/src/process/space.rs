@@ -107,6 +107,11 @@ impl Space {
         found
     }
 
+    /// The objects mapped.
+    pub fn objects(&self) -> impl Iterator<Item = ObjectId> {
+        self.0.iter().filter_map(|mapping| mapping.object)
+    }
+
     /// The mappings, by address.
     pub fn iter(&self) -> impl Iterator<Item = &Mapping> {
         self.0.iter()

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    os::unix::fs::MetadataExt,
     time::SystemTime,
 };
 
@@ -16,7 +17,7 @@ use crate::{
         self, FrameKind, LabelKey, LabelValue, Labels, LocationId, MappingId, MappingKind, Profile,
         StringId,
     },
-    symbolize::{Inlines, Origin, symbolize},
+    symbolize::{Inlines, KernelNames, Origin, symbolize},
     target::Pid,
 };
 
@@ -48,8 +49,7 @@ pub(super) struct Known<'a> {
 pub(super) struct Finished {
     pub(super) profile: Profile,
     pub(super) account: Account,
-    /// Kernel frames are without names.
-    pub(super) kernel_is_hidden: bool,
+    pub(super) kernel_names: KernelNames,
 }
 
 /// A profile that grows.
@@ -265,8 +265,11 @@ impl Collector {
         if let Some(path) = self.cgroups.get(&sample.cgroup_id) {
             return *path;
         }
-        let path =
-            cgroup_of(sample.pid).unwrap_or_else(|| format!("cgroup id {}", sample.cgroup_id));
+        let Some(path) = cgroup_of(sample.pid, sample.cgroup_id) else {
+            return self
+                .profile
+                .string(&format!("cgroup id {}", sample.cgroup_id));
+        };
         let path = self.profile.string(&path);
         self.cgroups.insert(sample.cgroup_id, path);
         path
@@ -275,7 +278,7 @@ impl Collector {
     /// Names everything. Gives the profile, the part of the account that is about stacks, and
     /// whether the kernel hid its names.
     pub(super) fn finish(mut self, objects: &Objects, inlines: Inlines) -> Finished {
-        let named = symbolize(&mut self.profile, &self.origins, objects, inlines);
+        let (named, kernel_names) = symbolize(&mut self.profile, &self.origins, objects, inlines);
         let mut account = Account {
             kept: self.kept,
             complete: self.complete,
@@ -293,22 +296,24 @@ impl Collector {
             account.frames += all * sample.count;
             account.unnamed += unnamed * sample.count;
         }
-        let is_hidden = |id: LocationId| {
-            matches!(self.origins[id.index()], Origin::Kernel(_)) && !named[id.index()]
-        };
-        let kernel_is_hidden = self.profile.location_ids().any(is_hidden);
         Finished {
             profile: self.profile,
             account,
-            kernel_is_hidden,
+            kernel_names,
         }
     }
 }
 
-/// Path of a process's cgroup in the cgroup v2 tree. Source: `cgroups(7)`, `/proc/PID/cgroup`.
-fn cgroup_of(pid: Pid) -> Option<String> {
+/// Path of a process's cgroup in the cgroup v2 tree, if it is still the one with this id. Source:
+/// `cgroups(7)`; a cgroup's id is the inode number of its directory.
+fn cgroup_of(pid: Pid, id: u64) -> Option<String> {
     let rows = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    rows.lines()
-        .find_map(|row| row.strip_prefix("0::"))
-        .map(str::to_owned)
+    let path = rows.lines().find_map(|row| row.strip_prefix("0::"))?;
+    let has_id = |mount: &&&str| {
+        std::fs::metadata(format!("{mount}{path}")).is_ok_and(|directory| directory.ino() == id)
+    };
+    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+        .iter()
+        .find(has_id)?;
+    Some(path.to_owned())
 }

@@ -26,7 +26,20 @@ struct KernelLayout {
     modules: Vec<(u64, u64, String)>,
 }
 
+/// Whether the kernel tells the names of its code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KernelNames {
+    /// It does, or there was nothing to name.
+    Told,
+    /// It shows addresses to the privileged alone (kptr_restrict).
+    Hidden,
+}
+
 impl KernelLayout {
+    fn is_known(&self) -> bool {
+        self.text.is_some()
+    }
+
     /// The running kernel's. Empty where the kernel does not tell (kptr_restrict, no CAP_SYSLOG).
     fn of_kernel() -> Self {
         let text = File::open("/proc/kallsyms")
@@ -102,15 +115,18 @@ pub(super) fn symbolize(
     profile: &mut Profile,
     addresses: &[(LocationId, u64)],
     named: &mut [bool],
-) {
+) -> KernelNames {
     if addresses.is_empty() {
-        return;
+        return KernelNames::Told;
     }
     let layout = KernelLayout::of_kernel();
     for (id, address) in addresses {
         if let Some(mapping) = layout.mapping(*address, profile) {
             profile.set_mapping(*id, mapping);
         }
+    }
+    if !layout.is_known() {
+        return KernelNames::Hidden;
     }
     let kernel = Kernel {
         vmlinux: MaybeDefault::None,
@@ -127,16 +143,27 @@ pub(super) fn symbolize(
         Ok(symbols) => symbols,
         Err(error) => {
             log::debug!("no kernel symbols: {error}");
-            return;
+            return KernelNames::Hidden;
         }
     };
     for ((id, _), symbol) in addresses.iter().zip(&symbols) {
-        if let Symbolized::Sym(symbol) = symbol {
+        if let Symbolized::Sym(symbol) = symbol
+            && (profile.location_at(*id).mapping.is_some() || is_made_at_run_time(&symbol.name))
+        {
             let line = line(profile, &symbol.name, None);
             profile.set_lines(*id, vec![line]);
             named[id.index()] = true;
         }
     }
+    KernelNames::Told
+}
+
+/// Whether a symbol is of code that the kernel makes at run time, outside of its text and modules.
+/// kallsyms has no sizes: any other symbol would be the neighbour's.
+fn is_made_at_run_time(name: &str) -> bool {
+    ["bpf_", "ftrace_", "kprobe_", "__static_call"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]

@@ -14,6 +14,8 @@ use blazesym::symbolize::{
     source::{Elf, Source},
 };
 
+pub use kernel::KernelNames;
+
 use crate::{
     object::{ElfAddr, Object, ObjectId, Objects},
     profile::{FrameKind, Function, Line, LocationId, Profile, StringId},
@@ -44,13 +46,13 @@ pub enum Inlines {
 }
 
 /// Gives each location its lines. `origins[i]` belongs to the `i`th location. Tells for each
-/// location whether its function has a name of its own.
+/// location whether its function has a name of its own, and whether the kernel hid its names.
 pub fn symbolize(
     profile: &mut Profile,
     origins: &[Origin],
     objects: &Objects,
     inlines: Inlines,
-) -> Vec<bool> {
+) -> (Vec<bool>, KernelNames) {
     let mut named = vec![false; origins.len()];
     let mut by_object: BTreeMap<ObjectId, Vec<(LocationId, u64)>> = BTreeMap::new();
     let mut in_kernel = Vec::new();
@@ -73,9 +75,9 @@ pub fn symbolize(
             &mut named,
         );
     }
-    kernel::symbolize(profile, &in_kernel, &mut named);
+    let kernel_names = kernel::symbolize(profile, &in_kernel, &mut named);
     name_the_rest(profile, origins, objects);
-    named
+    (named, kernel_names)
 }
 
 /// One object at a time, with a symbolizer of its own: memory is that of one object's symbols.

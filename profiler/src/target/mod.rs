@@ -103,6 +103,10 @@ pub struct Targets {
 /// # Errors
 /// When a target is not there or cannot be one.
 pub fn resolve(spec: &TargetSpec, user_stacks: UserStacks) -> Result<Targets, TargetError> {
+    // The maps of `/proc/PID` would be another process's than the one sampled.
+    if user_stacks == UserStacks::Yes && !is_initial_pid_namespace() {
+        return Err(TargetError::PidNamespace { what: "user stack" });
+    }
     resolve::resolve_in(&procfs::Procfs::system(), spec, user_stacks)
 }
 

@@ -3,7 +3,11 @@
 //! Source: the `fdinfo` of BPF descriptors, `bpf_prog_show_fdinfo` and `bpf_map_show_fdinfo` in
 //! the kernel's `kernel/bpf/syscall.c`.
 
-use std::{collections::BTreeSet, fs, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+};
 
 /// A program or map, as bpftool names it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,10 +29,20 @@ pub(crate) fn held_by(pid: u32) -> BTreeSet<BpfId> {
     found
 }
 
-/// How often the programs that a process holds have run.
+/// How often the programs that a process holds have run. Counted while somebody has the kernel
+/// measure run times, as a recording does.
 pub(crate) fn runs_of(pid: u32) -> u64 {
     let infos = infos(pid);
-    infos.iter().flat_map(|info| numbers(info, "run_cnt:")).sum()
+    // Two descriptors may be of one program.
+    let runs: BTreeMap<u64, u64> = infos
+        .iter()
+        .filter_map(|info| {
+            numbers(info, "prog_id:")
+                .zip(numbers(info, "run_cnt:"))
+                .next()
+        })
+        .collect();
+    runs.values().sum()
 }
 
 /// Whether the kernel still has it.

@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-use crate::program::PATIENCE;
+use crate::program::{PATIENCE, wait_until};
 
 /// Where a fixture's program is.
 #[track_caller]
@@ -19,7 +19,10 @@ pub(crate) fn path(name: &str) -> PathBuf {
     let path = folder.join(name);
     match path.canonicalize() {
         Ok(path) => path,
-        Err(error) => panic!("{}: {error}; build it with: cargo xtask fixtures", path.display()),
+        Err(error) => panic!(
+            "{}: {error}; build it with: cargo xtask fixtures",
+            path.display()
+        ),
     }
 }
 
@@ -87,16 +90,20 @@ impl Fixture {
         }
     }
 
-    /// The ids of its threads of this name.
-    pub(crate) fn threads_named(&self, name: &str) -> Vec<u32> {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
-        tasks
-            .map(|task| task.unwrap().path())
-            .filter(|task| {
-                fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
-            })
-            .map(|task| task.file_name().unwrap().to_str().unwrap().parse().unwrap())
-            .collect()
+    /// The id of its thread of this name, once that has named itself.
+    #[track_caller]
+    pub(crate) fn thread_named(&self, name: &str) -> u32 {
+        let mut found = None;
+        wait_until("the thread has its name", PATIENCE, || {
+            let tasks = fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+            found = tasks.flatten().find_map(|task| {
+                let comm = fs::read_to_string(task.path().join("comm")).ok()?;
+                let tid = task.file_name().to_str()?.parse().ok()?;
+                (comm.trim_end() == name).then_some(tid)
+            });
+            found.is_some()
+        });
+        found.expect("waited for")
     }
 }
 

@@ -18,7 +18,10 @@ impl Folded {
     /// Reads a file of which every line is a stack.
     #[track_caller]
     pub(crate) fn parse(text: &str) -> Self {
-        assert!(text.is_empty() || text.ends_with('\n'), "the last line is whole");
+        assert!(
+            text.is_empty() || text.ends_with('\n'),
+            "the last line is whole"
+        );
         Self(text.lines().map(stack).collect())
     }
 
@@ -60,7 +63,11 @@ impl Folded {
         let mut stacks: Vec<&Stack> = self.0.iter().collect();
         stacks.sort_by_key(|stack| std::cmp::Reverse(stack.count));
         let line = |stack: &&Stack| {
-            let Stack { comm, frames, count } = stack;
+            let Stack {
+                comm,
+                frames,
+                count,
+            } = stack;
             format!("{count:>6} {comm}: {}\n", frames.join(" > "))
         };
         stacks.iter().take(30).map(line).collect()
@@ -105,9 +112,16 @@ pub(crate) fn is_kernel(frame: &str) -> bool {
     frame.ends_with("_[k]")
 }
 
-#[expect(clippy::cast_precision_loss, reason = "counts of samples are far below 2^52")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of samples are far below 2^52"
+)]
 pub(crate) fn percent(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
+    if whole == 0 {
+        0.0
+    } else {
+        100.0 * part as f64 / whole as f64
+    }
 }
 
 #[track_caller]
@@ -118,8 +132,17 @@ fn stack(line: &str) -> Stack {
     let mut parts = stack.split(';').map(str::to_owned);
     let comm = parts.next().unwrap_or_default();
     let frames: Vec<String> = parts.collect();
-    let count = count.parse().unwrap_or_else(|_| panic!("no count: {line:?}"));
+    let count = count
+        .parse()
+        .unwrap_or_else(|_| panic!("no count: {line:?}"));
     assert!(count > 0 && !comm.is_empty(), "{line:?}");
-    assert!(!frames.is_empty() && frames.iter().all(|frame| !frame.is_empty()), "{line:?}");
-    Stack { comm, frames, count }
+    assert!(
+        !frames.is_empty() && frames.iter().all(|frame| !frame.is_empty()),
+        "{line:?}"
+    );
+    Stack {
+        comm,
+        frames,
+        count,
+    }
 }

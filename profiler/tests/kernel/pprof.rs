@@ -57,10 +57,17 @@ impl Pprof {
             assert!(!location.line.is_empty(), "each location has a function");
             names.insert(location.id, lines.map(name).collect());
             let path = mappings.get(&location.mapping_id).cloned();
-            assert!(path.is_some() || location.mapping_id == 0, "each mapping is there");
+            assert!(
+                path.is_some() || location.mapping_id == 0,
+                "each mapping is there"
+            );
             paths.insert(location.id, path.unwrap_or_default());
         }
-        Self { message, names, paths }
+        Self {
+            message,
+            names,
+            paths,
+        }
     }
 
     fn text(&self, index: i64) -> String {
@@ -69,7 +76,11 @@ impl Pprof {
 
     /// Every sample.
     pub(crate) fn samples(&self) -> Vec<PprofSample> {
-        self.message.sample.iter().map(|sample| self.sample(sample)).collect()
+        self.message
+            .sample
+            .iter()
+            .map(|sample| self.sample(sample))
+            .collect()
     }
 
     fn sample(&self, sample: &proto::Sample) -> PprofSample {
@@ -87,7 +98,8 @@ impl Pprof {
             if label.str == 0 {
                 read.numbers.insert(self.text(label.key), label.num);
             } else {
-                read.texts.insert(self.text(label.key), self.text(label.str));
+                read.texts
+                    .insert(self.text(label.key), self.text(label.str));
             }
         }
         read

@@ -19,7 +19,7 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ebpfprof");
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Ticks after which a recording is surely under way.
-const SOME_TICKS: u64 = 100;
+const SOME_TICKS: u64 = 200;
 
 /// Waits until something is so.
 #[track_caller]

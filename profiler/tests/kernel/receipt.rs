@@ -73,7 +73,9 @@ impl Receipt {
             let (reasons, rest) = words.0.split_once(')').ok_or("no closing parenthesis")?;
             for part in reasons.split(", ") {
                 let (reason, count) = part.rsplit_once(' ').ok_or("no count behind a reason")?;
-                let count = count.parse().map_err(|_| format!("{part:?} has no count"))?;
+                let count = count
+                    .parse()
+                    .map_err(|_| format!("{part:?} has no count"))?;
                 self.cut_by_reason.push((reason.to_owned(), count));
             }
             words = Words(rest);
@@ -86,9 +88,17 @@ impl Receipt {
     /// Fails unless every sum holds.
     #[track_caller]
     pub(crate) fn check_sums(&self) {
-        assert_eq!(self.ticks, self.due + self.elsewhere + self.missed, "{self:?}");
+        assert_eq!(
+            self.ticks,
+            self.due + self.elsewhere + self.missed,
+            "{self:?}"
+        );
         assert_eq!(self.due, self.kept + self.lost, "{self:?}");
-        assert_eq!(self.lost, self.lost_by_cause.iter().sum::<u64>(), "{self:?}");
+        assert_eq!(
+            self.lost,
+            self.lost_by_cause.iter().sum::<u64>(),
+            "{self:?}"
+        );
         assert_eq!(self.kept, self.complete + self.cut, "{self:?}");
         let by_reason = self.cut_by_reason.iter().map(|(_, count)| count);
         assert_eq!(self.cut, by_reason.sum::<u64>(), "{self:?}");

@@ -81,7 +81,11 @@ impl Recording {
     /// Reads what it made, and checks its account.
     #[track_caller]
     pub(crate) fn take(self, finished: Finished) -> Recorded {
-        let Finished { code, stdout, stderr } = finished;
+        let Finished {
+            code,
+            stdout,
+            stderr,
+        } = finished;
         assert_eq!(code, Some(0), "the recording failed:\n{stderr}");
         let receipt = Receipt::find(&stderr).unwrap_or_else(|flaw| panic!("{flaw}\n{stderr}"));
         let file = |name: &str| fs::read(self.folder.path().join(name)).unwrap();
@@ -89,8 +93,16 @@ impl Recording {
         let pprof = Pprof::parse(&file("cpu.pb.gz"));
         receipt.check_sums();
         assert_eq!(receipt.lost, 0, "{receipt:?}");
-        assert_eq!(folded.total(), receipt.kept, "the folded file holds what was kept");
-        assert_eq!(pprof.total(), receipt.kept, "the pprof file holds what was kept");
+        assert_eq!(
+            folded.total(),
+            receipt.kept,
+            "the folded file holds what was kept"
+        );
+        assert_eq!(
+            pprof.total(),
+            receipt.kept,
+            "the pprof file holds what was kept"
+        );
         check_ticks(receipt.ticks, self.hertz, &pprof, self.seconds);
         Recorded {
             receipt,
@@ -106,13 +118,18 @@ impl Recording {
 /// One recording of some seconds.
 #[track_caller]
 pub(crate) fn record(hertz: u32, seconds: f64, arguments: &[&str]) -> Recorded {
-    Recording::new(hertz, Some(seconds)).args(arguments).record()
+    Recording::new(hertz, Some(seconds))
+        .args(arguments)
+        .record()
 }
 
 /// Fails unless there were as many ticks as CPUs, frequency and time say. A run may be a little
 /// longer than asked for, and ends early with its target.
 #[track_caller]
-#[expect(clippy::cast_precision_loss, reason = "counts of ticks are far below 2^52")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "counts of ticks are far below 2^52"
+)]
 fn check_ticks(ticks: u64, hertz: u32, pprof: &Pprof, asked_seconds: Option<f64>) {
     let rate = f64::from(cpus() * hertz);
     let (ticks, seconds) = (ticks as f64, pprof.seconds());

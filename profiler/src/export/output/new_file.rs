@@ -96,7 +96,11 @@ impl Content {
             Mode::RUSR | Mode::WUSR,
         );
         let file = match file {
-            Ok(file) => File::from(file),
+            Ok(file) => {
+                let file = File::from(file);
+                give_to_caller(&file);
+                file
+            }
             // What kernels and file systems say that know no such files: open(2), `O_TMPFILE`.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOENT | Errno::INVAL) => return Ok(None),
             Err(errno) => return Err(errno.into()),
@@ -108,10 +112,24 @@ impl Content {
 }
 
 pub(super) fn named_file(folder: &Path) -> io::Result<NamedTempFile> {
-    tempfile::Builder::new()
+    let file = tempfile::Builder::new()
         .prefix(".ebpfprof-")
         .suffix(".tmp")
-        .tempfile_in(folder)
+        .tempfile_in(folder)?;
+    give_to_caller(file.as_file());
+    Ok(file)
+}
+
+/// Under sudo the file belongs to whoever called it, who is about to open it. Source: `sudo(8)`,
+/// `SUDO_UID` and `SUDO_GID`. A refusal leaves it to root.
+fn give_to_caller(file: &File) {
+    let id = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+    if rustix::process::geteuid().is_root()
+        && let (Some(uid), Some(gid)) = (id("SUDO_UID"), id("SUDO_GID"))
+        && let Err(error) = std::os::unix::fs::fchown(file, Some(uid), Some(gid))
+    {
+        log::debug!("the file stays root's: {error}");
+    }
 }
 
 pub(super) fn persist(file: NamedTempFile, path: &Path, overwrite: Overwrite) -> io::Result<()> {

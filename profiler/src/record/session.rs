@@ -1,0 +1,403 @@
+//! The recording itself: everything that lives from the first tick to the last.
+
+use std::{
+    io,
+    path::PathBuf,
+    time::{Duration, Instant, SystemTime},
+};
+
+use profiler_common::config::{TargetKey, TargetKind};
+use rustix::event::{PollFd, PollFlags, Timespec};
+
+use super::{
+    Cost, End, LabelSettings, Outcome, Progress, Ready, RecordError, Request, Stop, Watch,
+    collect::{Collector, Finished, Known},
+    timeline::{Moment, Timeline},
+    usage::{self, Usage, monotonic_ns},
+    watched::Watched,
+};
+use crate::{
+    bpf::{Counts, Sample, Sampler, Settings, Stacks},
+    object::Objects,
+    process::{Change, ProcessEvent, Processes, Scope},
+    profile::{LabelKey, Mapping, MappingKind, Profile, StringId},
+    symbolize::KernelNames,
+    target::{
+        self, Follow, Pid, Targets,
+        command::{Prepared, Running},
+        wait::ExitWatch,
+    },
+};
+
+/// How often the rings are emptied.
+const POLL: Duration = Duration::from_millis(100);
+/// How often the slow things are looked at: CPUs that come and go, cgroups of version 1.
+const SLOW_POLL: Duration = Duration::from_secs(1);
+
+/// All the state of a recording.
+pub(super) struct Session {
+    request: Request,
+    targets: Targets,
+    prepared: Option<Prepared>,
+    running: Option<Running>,
+    sampler: Sampler,
+    processes: Processes,
+    objects: Objects,
+    collector: Collector,
+    exits: ExitWatch,
+    watched: Watched,
+    timeline: Timeline,
+    first_sample_ns: Option<u64>,
+    started_ns: u64,
+    clocks_started: Instant,
+    usage: Usage,
+}
+
+impl Session {
+    pub(super) fn set_up(ready: Ready) -> Result<Self, RecordError> {
+        // A file stays open for each object: a busy host has thousands.
+        usage::raise_descriptor_limit();
+        let Ready {
+            request,
+            targets,
+            prepared,
+            started_ns,
+        } = ready;
+        let period_ns = 1_000_000_000 / u64::from(request.frequency_hz.max(1));
+        let sampler = Sampler::load(&Settings {
+            period_ns,
+            targets: targets.keys.clone(),
+            filters: targets.filters,
+            cgroup_levels: targets.cgroup_levels,
+            kernel_stacks: request.kernel_stacks,
+            user_stacks: request.user_stacks,
+            follow: request.spec.follow,
+            flavour: request.flavour,
+        })?;
+        // Before the first sample, so that a process that ends at once is noticed.
+        let exits = ExitWatch::new(&targets.exit_with).map_err(RecordError::Wait)?;
+        let is_one_process = request.command.is_none()
+            && targets.pids.len() == 1
+            && request.spec.follow == Follow::No;
+        let default_labels = if is_one_process || request.command.is_some() {
+            vec![]
+        } else {
+            vec![LabelKey::Comm, LabelKey::Pid]
+        };
+        let labels = LabelSettings {
+            shown: request.labels.clone().unwrap_or(default_labels),
+        };
+        let only_pids =
+            targets.filters == TargetKind::Pid as u32 || targets.filters == TargetKind::Tid as u32;
+        let scope = if only_pids && targets.cgroup_v1.is_empty() && request.spec.comms.is_empty() {
+            Scope::Only(targets.pids.iter().copied().collect(), request.spec.follow)
+        } else {
+            Scope::All
+        };
+        Ok(Self {
+            watched: Watched::new(
+                request.spec.clone(),
+                targets.cgroup_v1.clone(),
+                &targets.pids,
+            ),
+            collector: Collector::new(Profile::cpu(period_ns), labels),
+            processes: Processes::new(scope),
+            objects: Objects::default(),
+            timeline: Timeline::default(),
+            first_sample_ns: None,
+            clocks_started: Instant::now(),
+            usage: Usage::now(),
+            running: None,
+            request,
+            targets,
+            prepared,
+            sampler,
+            exits,
+            started_ns,
+        })
+    }
+
+    /// Reads the targets, gives the kernel side their tables, and starts the clocks.
+    pub(super) fn start(&mut self, watch: &mut dyn Watch) -> Result<(), RecordError> {
+        if self.request.spec.follow == Follow::Yes {
+            self.add_descendants()?;
+        }
+        let wanted = match self.request.user_stacks {
+            Stacks::Taken => self.targets.pids.clone(),
+            Stacks::LeftOut => Vec::new(),
+        };
+        for pid in wanted {
+            match self.processes.scan(pid, monotonic_ns(), &mut self.objects) {
+                Ok(()) => {}
+                Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                    return Err(RecordError::Maps { pid, source });
+                }
+                // It has just ended: the run ends with it.
+                Err(error) => log::debug!("process {pid}: {error}"),
+            }
+        }
+        self.processes
+            .publish(monotonic_ns(), self.sampler.tables(), &mut self.objects);
+        if let Some(main) = self.targets.main.filter(|_| self.prepared.is_none()) {
+            self.collector.set_main(executable(main));
+        }
+        self.collector.set_start(SystemTime::now());
+        self.usage = Usage::now();
+        self.clocks_started = Instant::now();
+        self.sampler.enable()?;
+        if let Some(prepared) = self.prepared.take() {
+            let running = prepared.start()?;
+            self.collector.set_main(executable(running.pid()));
+            self.running = Some(running);
+        }
+        watch.started();
+        Ok(())
+    }
+
+    /// Children that were born between the search for targets and the attaching of the follower.
+    fn add_descendants(&mut self) -> Result<(), RecordError> {
+        let roots: Vec<Pid> = self.targets.pids.clone();
+        for pid in target::descendants(&roots).map_err(RecordError::Wait)? {
+            if !self.targets.pids.contains(&pid) {
+                self.sampler
+                    .add_target(TargetKey::id(TargetKind::Pid, u64::from(pid.0)))?;
+                self.targets.pids.push(pid);
+            }
+        }
+        Ok(())
+    }
+
+    /// Empties the rings until the end.
+    pub(super) fn run(&mut self, stop: &Stop, watch: &mut dyn Watch) -> End {
+        let mut last_slow = Instant::now();
+        loop {
+            let end = self.end(stop);
+            let had_more = self.pump();
+            if let Some(end) = end {
+                return end;
+            }
+            if last_slow.elapsed() >= SLOW_POLL {
+                last_slow = Instant::now();
+                self.slow_pump(watch);
+            }
+            if !had_more {
+                self.wait();
+            }
+        }
+    }
+
+    fn end(&mut self, stop: &Stop) -> Option<End> {
+        if stop.is_asked() {
+            return Some(End::Stopped);
+        }
+        let ended = match &mut self.running {
+            Some(running) => running.try_wait().is_ok_and(|status| status.is_some()),
+            None => !self.targets.exit_with.is_empty() && self.exits.all_gone(),
+        };
+        if ended {
+            return Some(End::TargetEnded);
+        }
+        let is_over = self
+            .request
+            .duration
+            .is_some_and(|duration| self.clocks_started.elapsed() >= duration);
+        is_over.then_some(End::TimeIsOver)
+    }
+
+    /// Sleeps until the next poll, the end of the time or of the target, whichever comes first.
+    fn wait(&self) {
+        let left = self
+            .request
+            .duration
+            .map(|duration| duration.saturating_sub(self.clocks_started.elapsed()));
+        let time = left.map_or(POLL, |left| left.min(POLL));
+        let time = Timespec::try_from(time).expect("at most a poll's time");
+        let fds = self.exits.fds().chain(self.sampler.descriptors());
+        let mut fds: Vec<PollFd<'_>> = fds
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        // A signal ends it early, which is as well: it may have asked us to stop.
+        if let Err(error) = rustix::event::poll(&mut fds, Some(&time))
+            && error != rustix::io::Errno::INTR
+        {
+            log::debug!("cannot wait on the rings: {error}");
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Takes what the rings hold and is whole. True when there may be more samples.
+    fn pump(&mut self) -> bool {
+        let read_ns = monotonic_ns();
+        let has_more = self.sampler.drain(&mut self.timeline.samples);
+        self.sampler.stream().drain(&mut self.timeline.events);
+        // Samples that are still in the ring are newer than those that are out.
+        let whole_ns = match self.timeline.newest_sample_ns() {
+            Some(newest_ns) if has_more => newest_ns.min(read_ns),
+            _ => read_ns,
+        };
+        self.process(Some(whole_ns));
+        has_more
+    }
+
+    /// Makes stacks of samples, with what their processes were at the time.
+    fn process(&mut self, whole_ns: Option<u64>) {
+        let batch = self.timeline.take(whole_ns);
+        let now_ns = monotonic_ns();
+        // Also what waits: it has changed `/proc` already.
+        self.processes
+            .begin_batch(&batch.events, &self.timeline.events);
+        for moment in batch.moments() {
+            match moment {
+                Moment::Event(event) => self.apply(event),
+                Moment::Sample(sample) => self.add(sample, now_ns),
+            }
+        }
+        let gone = self
+            .processes
+            .publish(now_ns, self.sampler.tables(), &mut self.objects);
+        self.watched.forget(&gone, &mut self.sampler);
+    }
+
+    fn add(&mut self, sample: &Sample, now_ns: u64) {
+        self.first_sample_ns.get_or_insert(sample.time_ns);
+        let stack = self.processes.user_stack(sample, now_ns, &mut self.objects);
+        let known = Known {
+            processes: &self.processes,
+            objects: &self.objects,
+        };
+        self.collector.add(sample, &stack, known);
+    }
+
+    fn apply(&mut self, event: &ProcessEvent) {
+        self.processes.apply(event, &mut self.objects);
+        self.watched.apply(event, &mut self.sampler);
+        if let Change::Exec { pid, .. } = &event.change
+            && self.targets.main == Some(*pid)
+            && !self.collector.has_main()
+        {
+            self.collector.set_main(executable(*pid));
+        }
+    }
+
+    fn slow_pump(&mut self, watch: &mut dyn Watch) {
+        if let Err(error) = self.sampler.follow_cpus() {
+            // A CPU may go again while its clock is being made; the next look finds out.
+            log::debug!("CPUs: {error}");
+        }
+        self.watched.read_cgroups(&mut self.sampler);
+        let counts = self.sampler.counts().unwrap_or_default();
+        let lost = counts.ring_full + counts.no_scratch + counts.undecodable;
+        watch.progress(Progress {
+            elapsed: self.clocks_started.elapsed(),
+            kept: self.collector.kept(),
+            lost,
+        });
+    }
+
+    /// Stops the clocks, takes the rest, names everything.
+    pub(super) fn finish(mut self, end: End) -> Result<Outcome, RecordError> {
+        self.sampler.disable();
+        let elapsed = self.clocks_started.elapsed();
+        while self.sampler.drain(&mut self.timeline.samples) {}
+        self.sampler.stream().drain(&mut self.timeline.events);
+        self.process(None);
+        let sampling = Usage::now();
+        let counts = self.sampler.counts()?;
+        let mut notes = self.notes(&counts);
+        let has_bpf_time = self.sampler.has_run_time();
+        let kernel_bytes = self.sampler.kernel_bytes() as u64;
+        // The programs leave the kernel before the slow part.
+        drop(self.sampler);
+        let Finished {
+            mut profile,
+            mut account,
+            kernel_names,
+        } = self.collector.finish(&self.objects, self.request.inlines);
+        if let Some(note) = self.running.as_mut().and_then(command_note) {
+            notes.push(note);
+        }
+        if kernel_names == KernelNames::Hidden {
+            notes.push("the kernel hides its symbols, so its frames have no names; try: sudo sysctl kernel.kptr_restrict=0 kernel.perf_event_paranoid=1".to_owned());
+        }
+        account.count(&counts);
+        profile.duration_ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        add_host_mapping(&mut profile);
+        let cost = Cost {
+            elapsed,
+            cpu: sampling.cpu.saturating_sub(self.usage.cpu) + counts.run_time,
+            bpf: has_bpf_time.then_some(counts.run_time),
+            samples: account.due,
+            resident_bytes: usage::peak_resident_bytes(),
+            kernel_bytes,
+            first_sample: self
+                .first_sample_ns
+                .map(|at| Duration::from_nanos(at.saturating_sub(self.started_ns))),
+            afterwards: Usage::now().cpu.saturating_sub(sampling.cpu),
+        };
+        Ok(Outcome {
+            profile,
+            label: self.targets.label,
+            account,
+            cost,
+            end,
+            running: self.running,
+            notes,
+        })
+    }
+
+    fn notes(&self, counts: &Counts) -> Vec<String> {
+        let mut notes = self.targets.notes.clone();
+        let refused = counts.not_followed + self.watched.refused();
+        if refused > 0 {
+            notes.push(format!("{refused} processes could not become targets, as the target set was full: their ticks count as elsewhere; try: ebpfprof --all"));
+        }
+        if self.objects.unopened_for_want_of_descriptors() > 0 {
+            notes.push(format!("{} files could not be opened and have no names: too many are open; try: ulimit -n 1048576", self.objects.unopened_for_want_of_descriptors()));
+        }
+        if self.processes.events_lost() > 0 {
+            notes.push(format!("the kernel dropped {} process events; frames of very short-lived processes may lack names", self.processes.events_lost()));
+        }
+        notes
+    }
+}
+
+/// How the command ended, if it did and not well.
+fn command_note(running: &mut Running) -> Option<String> {
+    let status = running.try_wait().ok()??;
+    (!status.success()).then(|| format!("the command ended with {status}"))
+}
+
+/// The path of a process's executable, as the process sees it.
+fn executable(pid: Pid) -> Option<String> {
+    let path: PathBuf = std::fs::read_link(format!("/proc/{pid}/exe")).ok()?;
+    let path = path.to_string_lossy().into_owned();
+    Some(
+        path.strip_suffix(" (deleted)")
+            .map(str::to_owned)
+            .unwrap_or(path),
+    )
+}
+
+/// A profile without one main executable is headed by the host.
+fn add_host_mapping(profile: &mut Profile) {
+    if profile
+        .mappings()
+        .iter()
+        .any(|mapping| mapping.kind == MappingKind::Main)
+    {
+        return;
+    }
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let path = profile.string(&format!("system-wide on {host}"));
+    profile.mapping(Mapping {
+        kind: MappingKind::Host,
+        start: 0,
+        limit: 0,
+        file_offset: 0,
+        path,
+        build_id: StringId::EMPTY,
+    });
+}

@@ -1,0 +1,126 @@
+//! The two walkers: what the verifier thinks of them, and that they see the same.
+
+use std::collections::BTreeSet;
+
+use ebpfprof::{
+    bpf::{Flavour, Sampler, Settings, Stacks},
+    record::{self, Request, Unwatched},
+    symbolize::Inlines,
+    target::{Follow, Pid, TargetSpec},
+};
+use std::time::Duration;
+
+use crate::{fixture::Fixture, folded::Folded, recording::record, turn};
+
+/// Instructions that the verifier may read for one program.
+const LOOP_LIMIT: u32 = 50_000;
+const TAIL_LIMIT: u32 = 500_000;
+
+#[test]
+fn the_verifier_reads_few_instructions() {
+    let _turn = turn();
+    for (flavour, limit) in [
+        (Flavour::Loop, LOOP_LIMIT),
+        (Flavour::TailCalls, TAIL_LIMIT),
+    ] {
+        let sampler = Sampler::load(&Settings {
+            period_ns: 10_000_000,
+            targets: Vec::new(),
+            filters: 0,
+            cgroup_levels: 0,
+            kernel_stacks: Stacks::Taken,
+            user_stacks: Stacks::Taken,
+            follow: Follow::Yes,
+            flavour: Some(flavour),
+        })
+        .unwrap();
+        assert_eq!(sampler.flavour(), flavour);
+        let programs = sampler.verified_instructions();
+        assert!(programs.len() >= 2, "{programs:?}");
+        for (name, instructions) in &programs {
+            assert!(
+                (1..=limit).contains(instructions),
+                "{flavour:?}: {name} has {instructions}"
+            );
+        }
+    }
+}
+
+/// The user stacks that are no accident, and their shares in whole percents.
+fn common(folded: &Folded) -> BTreeSet<Vec<String>> {
+    let total = folded.total();
+    let often = folded
+        .0
+        .iter()
+        .filter(|stack| stack.count * 100 >= total * 3);
+    often
+        .map(|stack| stack.user_from("main").to_vec())
+        .collect()
+}
+
+#[test]
+fn both_walkers_see_the_same() {
+    let _turn = turn();
+    let fixture = Fixture::start("shares");
+    let pid = fixture.pid_text();
+    let [one, other] =
+        ["loop", "tail-calls"].map(|walker| record(997, 2.0, &["--pid", &pid, "--walker", walker]));
+    let stacks = common(&one.folded);
+    assert_eq!(stacks, common(&other.folded));
+    assert_eq!(stacks.len(), 3, "{stacks:?}");
+    for recorded in [one, other] {
+        let has = |name: &'static str| recorded.folded.percent(|stack| stack.has(name));
+        assert!(
+            (has("alpha") - 50.0).abs() <= 3.0,
+            "{}",
+            recorded.folded.text()
+        );
+        assert!(
+            (has("gamma") - 30.0).abs() <= 3.0,
+            "{}",
+            recorded.folded.text()
+        );
+    }
+}
+
+#[test]
+fn the_kernel_stack_of_a_system_call_is_seen_by_both() {
+    let _turn = turn();
+    let fixture = Fixture::start("syscalls");
+    let pid = fixture.pid_text();
+    for walker in ["loop", "tail-calls"] {
+        let folded = record(499, 1.0, &["--pid", &pid, "--walker", walker]).folded;
+        let share = folded.percent(|stack| stack.in_kernel() && stack.has("serve"));
+        assert!(share > 50.0, "{walker}: {share:.1} %\n{}", folded.text());
+    }
+}
+
+#[test]
+fn the_library_records_as_the_binary_does() {
+    let _turn = turn();
+    let fixture = Fixture::start("shares");
+    let request = Request {
+        spec: TargetSpec {
+            pids: vec![Pid(fixture.pid())],
+            ..TargetSpec::default()
+        },
+        command: None,
+        frequency_hz: 499,
+        duration: Some(Duration::from_secs(1)),
+        kernel_stacks: Stacks::Taken,
+        user_stacks: Stacks::Taken,
+        inlines: Inlines::Resolve,
+        labels: None,
+        flavour: None,
+    };
+    let ready = record::prepare(request).unwrap();
+    assert_eq!(ready.label(), format!("shares-{}", fixture.pid()));
+    let outcome = ready
+        .record(&record::Stop::default(), &mut Unwatched)
+        .unwrap();
+    assert_eq!(outcome.account.flaw(), None);
+    assert_eq!(outcome.end, record::End::TimeIsOver);
+    assert_eq!(outcome.profile.total(), outcome.account.kept);
+    assert!(outcome.account.kept > 100, "{:?}", outcome.account);
+    assert!(outcome.cost.first_sample.is_some() && outcome.running.is_none());
+}
