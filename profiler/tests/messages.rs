@@ -421,6 +421,7 @@ fn without_rights_it_says_which_and_how_to_grant_them() {
         .arg(&binary);
     Case::new("not_root", &["--pid", "1", "-s", "1"])
         .with(&paranoid, "perf_event_paranoid is NUMBER")
+        .with(text(&binary), "PROGRAM")
         .check_through(&mut command);
 }
 

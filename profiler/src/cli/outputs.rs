@@ -4,7 +4,10 @@ use std::{
     collections::HashSet,
     io::{IsTerminal, stdout},
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use rustix::event::{PollFd, PollFlags};
@@ -111,9 +114,11 @@ fn named_twice(files: &[(Destination, Format)]) -> Option<PathBuf> {
     })
 }
 
-/// Ends a recording whose reader on stdout has gone away: nobody would get it.
-pub(super) fn stop_when_stdout_closes(stop: &Stop) {
-    let flag = stop.flag();
+/// Ends a recording whose reader on stdout has gone away: nobody would get it. The flag tells that
+/// it has.
+pub(super) fn stop_when_stdout_closes(stop: &Stop) -> Arc<AtomicBool> {
+    let (flag, closed) = (stop.flag(), Arc::new(AtomicBool::new(false)));
+    let has_closed = Arc::clone(&closed);
     // Ends with the process.
     std::thread::spawn(move || {
         let stdout = stdout();
@@ -121,9 +126,11 @@ pub(super) fn stop_when_stdout_closes(stop: &Stop) {
         let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
         if rustix::event::poll(&mut fds, None).is_ok() && fds[0].revents().contains(PollFlags::ERR)
         {
+            closed.store(true, Ordering::Relaxed);
             flag.store(true, Ordering::Relaxed);
         }
     });
+    has_closed
 }
 
 fn format_of(path: &Path, is_stdout: bool, asked: Option<Format>) -> Result<Format, Trouble> {

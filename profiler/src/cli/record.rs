@@ -4,6 +4,7 @@ use std::{
     fs,
     io::{self, Write},
     process::ExitCode,
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -44,9 +45,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     check_frequency(args.frequency)?;
     privilege::check()?;
     let stop = stop_on_signals()?;
-    if plan.uses_stdout() {
-        stop_when_stdout_closes(&stop);
-    }
+    let stdout_closed = plan.uses_stdout().then(|| stop_when_stdout_closes(&stop));
     let ready = prepare(request(args, plan.uses_stdout()))?;
     let outputs = plan.open(args, ready.label())?;
     let mut bar = Bar::new(args.seconds.map(|seconds| seconds.0));
@@ -62,15 +61,23 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
             .chain(outcome.cost.to_string().lines())
             .map(|line| format!("#{line}")),
     );
-    let (written, troubles) = outputs.write(&outcome.profile);
+    let (written, mut troubles) = outputs.write(&outcome.profile);
+    if troubles.is_empty() && stdout_closed.is_some_and(|closed| closed.load(Ordering::Relaxed)) {
+        // An empty profile meets no resistance.
+        troubles.push(Trouble::failure(
+            "cannot write standard output: the reader has gone",
+            "broken pipe",
+            "-o profile.pb.gz, and read the file afterwards",
+        ));
+    }
     // When stderr is gone there is nobody left to tell.
     let _ = summary::write(&outcome, &mut io::stderr().lock());
     let _ = summary::write_files(&written, &mut io::stderr().lock());
     let running = outcome.running.take();
-    let mut code = verdict(args, &outcome);
-    for trouble in &troubles {
-        code = trouble.report();
-    }
+    let failed = troubles
+        .iter()
+        .fold(None, |_, trouble| Some(trouble.report()));
+    let code = failed.unwrap_or_else(|| verdict(args, &outcome));
     if let Some(running) = running {
         see_off(running, outcome.end, &stop);
     }
