@@ -297,6 +297,9 @@ fn times_that_cannot_be() {
 
 #[test]
 fn options_that_do_not_fit() {
+    Case::new("no_command", &["--"]).check();
+    let twice = ["-s", "1", "-o", "x.svg", "-o", "./x.svg"];
+    Case::new("two_outputs_alike", &twice).check();
     Case::new("no_kernel_no_user", &["--no-kernel", "--no-user"]).check();
     Case::new("all_and_pid", &["--all", "--pid", "1"]).check();
     Case::new("command_and_pid", &["--pid", "1", "--", "true"]).check();

@@ -21,6 +21,15 @@ use crate::record::Stop;
 /// Runs the program with these arguments (the first is its own name).
 #[must_use]
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args: Vec<OsString> = args.collect();
+    if args.last().is_some_and(|last| last == "--") {
+        return Trouble::misuse(
+            "no command to start",
+            "nothing follows `--`",
+            "ebpfprof -- CMD",
+        )
+        .report();
+    }
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(error) => {

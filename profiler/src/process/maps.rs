@@ -10,8 +10,23 @@ use crate::target::Pid;
 /// # Errors
 /// When the process is gone or may not be looked at.
 pub(super) fn read(pid: Pid) -> io::Result<Vec<MapRow>> {
+    let rows = read_rows(&format!("/proc/{pid}/maps"))?;
+    if !rows.is_empty() {
+        return Ok(rows);
+    }
+    // The first thread has ended and the others go on: theirs are the process's mappings.
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))?.flatten();
+    let others =
+        threads.filter_map(|thread| read_rows(&thread.path().join("maps").to_string_lossy()).ok());
+    Ok(others
+        .into_iter()
+        .find(|rows| !rows.is_empty())
+        .unwrap_or_default())
+}
+
+fn read_rows(path: &str) -> io::Result<Vec<MapRow>> {
     // Paths may hold any bytes.
-    let text = fs::read(format!("/proc/{}/maps", pid.0))?;
+    let text = fs::read(path)?;
     Ok(parse_maps(&String::from_utf8_lossy(&text)).collect())
 }
 
