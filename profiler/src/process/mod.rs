@@ -71,6 +71,9 @@ pub enum Scope {
 #[derive(Debug, Default)]
 struct Process {
     space: Space,
+    /// What an exec replaced. While the kernel sets up the new program, the task's user registers
+    /// are still those of the old one.
+    before_exec: Space,
     /// Whether the space is known, from `/proc`, an exec or a known parent.
     is_known: bool,
     /// Events before this are in the space already.
@@ -154,7 +157,7 @@ impl Processes {
             Change::Fork { .. } => {}
             Change::Exec { pid, .. } => {
                 if let Some(process) = self.current(*pid, time_ns) {
-                    process.space = Space::default();
+                    process.before_exec = std::mem::take(&mut process.space);
                     process.is_known = true;
                     // Another thread than the first may have run it, which ended the first.
                     process.ended_ns = None;
@@ -370,7 +373,8 @@ impl Processes {
     fn place(&self, sample: &Sample, frame: Frame, objects: &Objects) -> UserPlace {
         let (object, elf_address) = match frame.place {
             Place::Address(address) => {
-                return self.place_of_address(sample.pid, lookup_address(address, frame.position));
+                let lookup = lookup_address(address, frame.position);
+                return self.place_of_address(sample.pid, lookup, frame.source);
             }
             Place::Object {
                 object,
@@ -391,16 +395,21 @@ impl Processes {
         }
         // The table was out of date: back to the address, and forth with the right mappings.
         match snapshot.space.runtime_address(object, lookup) {
-            Some(address) => self.place_of_address(sample.pid, address),
+            Some(address) => self.place_of_address(sample.pid, address, frame.source),
             None => UserPlace::Unknown(elf_address),
         }
     }
 
-    fn place_of_address(&self, pid: Pid, address: u64) -> UserPlace {
-        let mapping = self
-            .processes
-            .get(&pid)
-            .and_then(|process| process.space.find(address));
+    fn place_of_address(&self, pid: Pid, address: u64, source: Source) -> UserPlace {
+        let process = self.processes.get(&pid);
+        let mapping = process.and_then(|process| match source {
+            // The task's own registers: code that nothing maps now can only be the old program's.
+            Source::Exact => process
+                .space
+                .find(address)
+                .or_else(|| process.before_exec.find(address)),
+            Source::FramePointer | Source::UncheckedFramePointer => process.space.find(address),
+        });
         match mapping {
             Some(Mapping {
                 object: Some(object),
@@ -415,7 +424,9 @@ impl Processes {
     /// The mapping of a process that holds this address of an object.
     #[must_use]
     pub fn mapping(&self, pid: Pid, object: ObjectId, address: ElfAddr) -> Option<&Mapping> {
-        self.processes.get(&pid)?.space.of_object(object, address)
+        let process = self.processes.get(&pid)?;
+        let now = process.space.of_object(object, address);
+        now.or_else(|| process.before_exec.of_object(object, address))
     }
 
     /// Gives the kernel side the tables it lacks, and takes back those of processes that ended a

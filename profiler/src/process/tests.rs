@@ -273,3 +273,28 @@ fn processes_out_of_scope_are_not_kept() {
     );
     assert!(table.processes.processes.contains_key(&CHILD));
 }
+
+#[test]
+fn registers_that_an_exec_left_behind_are_the_old_programs() {
+    let mut table = Table::new();
+    table.map(2, PID, 0x5000, "/bin/sh");
+    table.apply(
+        3,
+        Change::Exec {
+            pid: PID,
+            comm: "ls".into(),
+        },
+    );
+    assert_eq!(
+        table.place(&at(PID, 4, 0x5010)).0.as_deref(),
+        Some("/bin/sh")
+    );
+    let mut caller = at(PID, 4, 0x5010);
+    caller.user[0].source = Source::FramePointer;
+    assert_eq!(table.place(&caller).0, None);
+    table.map(5, PID, 0x5000, "/bin/ls");
+    assert_eq!(
+        table.place(&at(PID, 6, 0x5010)).0.as_deref(),
+        Some("/bin/ls")
+    );
+}

@@ -31,6 +31,10 @@ use crate::{
 
 /// How often the rings are emptied.
 const POLL: Duration = Duration::from_millis(100);
+/// How often at first, while most processes are yet unknown: one that ends before it is read from
+/// `/proc` has no names.
+const EARLY_POLL: Duration = Duration::from_millis(10);
+const EARLY: Duration = Duration::from_millis(500);
 /// How often the slow things are looked at: CPUs that come and go, cgroups of version 1.
 const SLOW_POLL: Duration = Duration::from_secs(1);
 
@@ -206,11 +210,13 @@ impl Session {
 
     /// Sleeps until the next poll, the end of the time or of the target, whichever comes first.
     fn wait(&self) {
+        let elapsed = self.clocks_started.elapsed();
+        let poll = if elapsed < EARLY { EARLY_POLL } else { POLL };
         let left = self
             .request
             .duration
-            .map(|duration| duration.saturating_sub(self.clocks_started.elapsed()));
-        let time = left.map_or(POLL, |left| left.min(POLL));
+            .map(|duration| duration.saturating_sub(elapsed));
+        let time = left.map_or(poll, |left| left.min(poll));
         let time = Timespec::try_from(time).expect("at most a poll's time");
         let fds = self.exits.fds().chain(self.sampler.descriptors());
         let mut fds: Vec<PollFd<'_>> = fds
