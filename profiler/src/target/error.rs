@@ -100,7 +100,7 @@ pub enum TargetError {
         candidates: Vec<String>,
     },
     /// The target would be filtered by pids, and ours are not those of the kernel side.
-    #[error("cannot filter by {what} in a pid namespace")]
+    #[error("cannot profile {what} in a pid namespace")]
     PidNamespace {
         /// What was asked for, in the words of the command line.
         what: &'static str,

@@ -105,7 +105,9 @@ pub struct Targets {
 pub fn resolve(spec: &TargetSpec, user_stacks: UserStacks) -> Result<Targets, TargetError> {
     // The maps of `/proc/PID` would be another process's than the one sampled.
     if user_stacks == UserStacks::Yes && !is_initial_pid_namespace() {
-        return Err(TargetError::PidNamespace { what: "user stack" });
+        return Err(TargetError::PidNamespace {
+            what: "user stacks",
+        });
     }
     resolve::resolve_in(&procfs::Procfs::system(), spec, user_stacks)
 }
@@ -117,7 +119,7 @@ impl Targets {
     /// When our pids are not those of the kernel side.
     pub fn of_command(pid: Pid, program: &OsStr) -> Result<Self, TargetError> {
         if !is_initial_pid_namespace() {
-            return Err(TargetError::PidNamespace { what: "command" });
+            return Err(TargetError::PidNamespace { what: "a command" });
         }
         let name = label::last_component(program.as_ref());
         Ok(Self {

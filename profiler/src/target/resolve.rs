@@ -134,7 +134,7 @@ impl<'a> Found<'a> {
     }
 
     fn add_pid(&mut self, pid: Pid) -> Result<(), TargetError> {
-        self.needs_global_pids("pid")?;
+        self.needs_global_pids("by pid")?;
         let stat = self.procfs.stat(pid.0);
         let stat = stat.ok_or(TargetError::NoSuchProcess { pid })?;
         let process = self.procfs.process_of(pid.0);
@@ -161,7 +161,7 @@ impl<'a> Found<'a> {
     }
 
     fn add_tid(&mut self, tid: Tid) -> Result<(), TargetError> {
-        self.needs_global_pids("tid")?;
+        self.needs_global_pids("by tid")?;
         let gone = || TargetError::NoSuchThread { tid };
         let stat = self.procfs.stat(tid.0).ok_or_else(gone)?;
         let process = self.procfs.process_of(tid.0).ok_or_else(gone)?;
@@ -286,7 +286,7 @@ impl<'a> Found<'a> {
                 }
             }
             Version::V1 => {
-                self.needs_global_pids("cgroup v1")?;
+                self.needs_global_pids("by cgroup v1")?;
                 self.pids.extend(pids);
                 if !self.cgroup_v1.contains(&cgroup.directory) {
                     self.note_version_1(&cgroup.directory);
@@ -659,11 +659,11 @@ mod tests {
         symlink("pid:[4026532999]", link).unwrap();
         host.refuses(
             &of_pids(&[100], Follow::No),
-            "cannot filter by pid in a pid namespace",
+            "cannot profile by pid in a pid namespace",
         );
         host.refuses(
             &of_cgroup("b"),
-            "cannot filter by cgroup v1 in a pid namespace",
+            "cannot profile by cgroup v1 in a pid namespace",
         );
         let comm = host.resolve(&of_comm("server")).unwrap();
         assert_eq!((comm.filters, comm.pids.len(), comm.main), (4, 0, None));
