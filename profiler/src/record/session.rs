@@ -175,11 +175,11 @@ impl Session {
     pub(super) fn run(&mut self, stop: &Stop, watch: &mut dyn Watch) -> End {
         let mut last_slow = Instant::now();
         loop {
-            let end = self.end(stop);
-            let had_more = self.pump();
-            if let Some(end) = end {
+            // What is still in the rings is taken when the clocks stand still.
+            if let Some(end) = self.end(stop) {
                 return end;
             }
+            let had_more = self.pump();
             if last_slow.elapsed() >= SLOW_POLL {
                 last_slow = Instant::now();
                 self.slow_pump(watch);
