@@ -17,4 +17,5 @@ pub mod limits;
 pub mod mapping;
 pub mod step;
 pub mod stop;
+pub mod unwind;
 pub mod wire;

@@ -112,7 +112,7 @@ impl MappingEntry {
 // Verifier: opaque to LLVM, which would turn a plain shift and mask back into a branch; each branch
 // in the search doubles the paths that the verifier walks.
 #[inline(always)]
-fn sign_mask(value: i64) -> i64 {
+pub(crate) fn sign_mask(value: i64) -> i64 {
     #[cfg(target_arch = "bpf")]
     {
         let mut value = value;

@@ -14,3 +14,4 @@ pub mod record;
 pub mod selftest;
 pub mod symbolize;
 pub mod target;
+pub mod unwind;

@@ -575,6 +575,7 @@ fn help_is_as_it_was() {
     check_help("short", &["-h"]);
     check_help("long", &["--help"]);
     check_help("selftest", &["selftest", "--help"]);
+    check_help("unwind", &["unwind", "--help"]);
 }
 
 #[test]

@@ -19,6 +19,14 @@ Examples:
   sudo ebpfprof --comm postgres -s 10 -o db.pb.gz -o db.svg
   sudo ebpfprof -p 1234 -s 10 -o - --format folded | inferno-flamegraph > cpu.svg
   sudo ebpfprof selftest                        see that it works on this machine
+  ebpfprof unwind /usr/sbin/nginx               see what its unwind table covers
+";
+
+const UNWIND_EXAMPLES: &str = "\
+Examples:
+  ebpfprof unwind /usr/sbin/nginx               its rules, and what they cover
+  ebpfprof unwind /usr/sbin/nginx 0x1f2c0       the rule for one address
+  ebpfprof unwind --rows /usr/sbin/nginx        every row
 ";
 
 /// Profiles any process, or the whole host, without touching it.
@@ -29,7 +37,7 @@ Examples:
     about,
     after_help = EXAMPLES,
     args_conflicts_with_subcommands = true,
-    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof selftest"
+    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof selftest\n       ebpfprof unwind FILE [ADDR]"
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -43,6 +51,43 @@ pub(super) struct Cli {
 pub(super) enum Verb {
     /// Profile a built-in workload with known shares, and compare
     Selftest(SelftestArgs),
+    /// Show the unwind table of a program or a library: why a stack is cut
+    Unwind(UnwindArgs),
+}
+
+/// What to show of an object's unwind table.
+#[derive(Debug, Args)]
+#[command(after_help = UNWIND_EXAMPLES)]
+pub(super) struct UnwindArgs {
+    /// The program or library
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Show the row of this ELF address, in hex, as a cut stack names it
+    #[arg(value_name = "ADDR")]
+    pub(super) address: Option<Address>,
+    /// Show every row
+    #[arg(long, conflicts_with = "address")]
+    pub(super) rows: bool,
+    /// Log what happens inside
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+}
+
+/// An ELF address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Address(pub(super) u64);
+
+impl FromStr for Address {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.strip_prefix("0x").unwrap_or(text);
+        let is_hex = digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+        match u64::from_str_radix(digits, 16) {
+            Ok(address) if is_hex => Ok(Self(address)),
+            _ => Err("an address is a number in hex, as in 0x1f2c0 or 1f2c0".to_owned()),
+        }
+    }
 }
 
 /// How to test.
@@ -310,6 +355,15 @@ mod tests {
         check_seconds("1h", Some(3_600_000));
         for text in ["0", "-1", "", "s", "3x", "1e400", "nan", "0.0001"] {
             check_seconds(text, None);
+        }
+    }
+
+    #[test]
+    fn addresses_are_hex() {
+        assert_eq!("0x1f2C0".parse(), Ok(Address(0x1f2c0)));
+        assert_eq!("ffffffffffffffff".parse(), Ok(Address(u64::MAX)));
+        for text in ["", "0x", "+1", "-1", "main", "10000000000000000"] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
         }
     }
 

@@ -7,6 +7,7 @@ mod record;
 mod selftest;
 mod summary;
 mod trouble;
+mod unwind;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -45,6 +46,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let done = match cli.verb {
         None => record::run(&cli.record),
         Some(Verb::Selftest(args)) => selftest::run(&args),
+        Some(Verb::Unwind(args)) => unwind::run(&args),
     };
     done.unwrap_or_else(|trouble| trouble.report())
 }

@@ -1,0 +1,344 @@
+//! Compiles call frame information into rows and rules.
+//!
+//! Each function's description is evaluated once, in the order of the section. Its rows go into one
+//! vector; then the functions are sorted by address and their rows joined: what two functions
+//! describe belongs to the first, what none describes has no rule, equal neighbours become one row.
+
+use std::{collections::HashMap, ops::RangeInclusive};
+
+use gimli::{
+    CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, EndianSlice, FrameDescriptionEntry,
+    LittleEndian, Register, RegisterRule, UnwindContext, UnwindContextStorage, UnwindOffset,
+    UnwindSection, UnwindTableRow, X86_64,
+};
+use profiler_common::unwind::{BUCKET_BYTES, MAX_RULES, NO_INFORMATION, Rule};
+
+use super::{
+    Coverage, Extent, Table, TableRow,
+    rule::{Cause, rule_of},
+    section::{CodeRange, FrameFormat, Sections},
+};
+
+/// Most rows compiled of one object.
+pub const MOST_ROWS: usize = 1 << 23;
+/// Most functions compiled of one object.
+const MOST_FUNCTIONS: usize = 1 << 21;
+/// Most bytes from the first address of code to the last; what lies beyond has no rules.
+const MOST_SPAN: u64 = 1 << 30;
+/// Rules whose numbers are kept at hand.
+const RECENT: usize = 256;
+/// Most instructions in an entry that functions share: they are run again for each.
+const MOST_SHARED_INSTRUCTIONS: usize = 64;
+
+/// What a signal handler returns into: `mov $15, %rax; syscall`, where 15 is `rt_sigreturn`.
+/// Source: `struct rt_sigframe`'s `pretcode` as C libraries set it.
+pub(super) const TRAMPOLINE: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+/// The lengths of functions that are compared with it, in bytes.
+const TRAMPOLINE_BYTES: RangeInclusive<u64> = TRAMPOLINE.len() as u64..=16;
+
+type Slice<'a> = EndianSlice<'a, LittleEndian>;
+type Fde<'a> = FrameDescriptionEntry<Slice<'a>>;
+
+/// Reads the bytes at a file offset.
+type ReadCode<'a> = dyn Fn(u64) -> Option<[u8; TRAMPOLINE.len()]> + 'a;
+
+/// Room for evaluating a description: all general registers and some vector registers, and the
+/// states that it may keep at one time.
+struct Storage;
+
+impl UnwindContextStorage<usize> for Storage {
+    type Rules = [(Register, RegisterRule<usize>); 40];
+    type Stack = Box<[UnwindTableRow<usize, Self>; 8]>;
+}
+
+/// Compiles a table. `read_code` reads the code of small functions.
+pub(super) fn compile(sections: &Sections, read_code: &ReadCode<'_>) -> Table {
+    let data = &sections.frames[..];
+    match sections.format {
+        FrameFormat::EhFrame => run(&EhFrame::new(data, LittleEndian), sections, read_code),
+        FrameFormat::DebugFrame => run(&DebugFrame::new(data, LittleEndian), sections, read_code),
+    }
+}
+
+fn run<'a, S: UnwindSection<Slice<'a>>>(
+    section: &S,
+    sections: &Sections,
+    read_code: &ReadCode<'_>,
+) -> Table {
+    let mut compiler = Compiler::new(sections);
+    let cies = shared_entries(section, sections);
+    let mut context = UnwindContext::<usize, Storage>::new_in();
+    let mut entries = section.entries(&sections.bases);
+    loop {
+        let fde = match entries.next() {
+            Ok(None) => break,
+            // The length of an entry is wrong, so nothing behind it can be found.
+            Err(_) => {
+                compiler.fail(Cause::Broken, 0);
+                break;
+            }
+            Ok(Some(CieOrFde::Cie(_))) => continue,
+            Ok(Some(CieOrFde::Fde(fde))) => fde,
+        };
+        let parsed = fde.parse(|_, _, offset| {
+            let offset: usize = UnwindOffset::into(offset);
+            let cie = cies.get(&offset).cloned();
+            cie.ok_or(gimli::Error::NotCieId(offset as u64))
+        });
+        match parsed {
+            Ok(fde) => compiler.function(section, &fde, &mut context, read_code),
+            Err(_) => compiler.fail(Cause::Broken, 0),
+        }
+    }
+    compiler.finish(sections.format)
+}
+
+/// The entries that functions share, by offset. Those that do not parse, or that would take long to
+/// run for each function, are left out.
+fn shared_entries<'a, S: UnwindSection<Slice<'a>>>(
+    section: &S,
+    sections: &Sections,
+) -> HashMap<usize, CommonInformationEntry<Slice<'a>>> {
+    let mut cies = HashMap::new();
+    let mut entries = section.entries(&sections.bases);
+    while let Ok(Some(entry)) = entries.next() {
+        let CieOrFde::Cie(cie) = entry else {
+            continue;
+        };
+        let mut instructions = cie.instructions(section, &sections.bases);
+        let mut count = 0;
+        while count <= MOST_SHARED_INSTRUCTIONS && matches!(instructions.next(), Ok(Some(_))) {
+            count += 1;
+        }
+        if count <= MOST_SHARED_INSTRUCTIONS {
+            cies.insert(cie.offset(), cie);
+        }
+    }
+    cies
+}
+
+/// The rows of one function.
+struct Function {
+    start: u32,
+    end: u32,
+    first_row: u32,
+    row_count: u32,
+}
+
+struct Compiler<'s> {
+    sections: &'s Sections,
+    base: u64,
+    functions: Vec<Function>,
+    /// Rows of all functions, in the order of the section.
+    rows: Vec<TableRow>,
+    rules: Vec<Rule>,
+    /// The number of each rule, by its word.
+    numbers: HashMap<u64, u16>,
+    /// Words found lately and their numbers: most rows have one of a few rules.
+    recent: [(u64, u16); RECENT],
+    coverage: Coverage,
+}
+
+impl<'s> Compiler<'s> {
+    fn new(sections: &'s Sections) -> Self {
+        let first = sections.code.first().map_or(0, |code| code.start);
+        let code_bytes = sections.code.iter().map(|code| code.end - code.start).sum();
+        Self {
+            sections,
+            base: first - first % BUCKET_BYTES,
+            functions: Vec::new(),
+            rows: Vec::new(),
+            rules: vec![Rule::NoInformation],
+            numbers: HashMap::from([(Rule::NoInformation.encode(), NO_INFORMATION)]),
+            recent: [(Rule::NoInformation.encode(), NO_INFORMATION); RECENT],
+            coverage: Coverage {
+                code_bytes,
+                ..Coverage::default()
+            },
+        }
+    }
+
+    fn fail(&mut self, cause: Cause, bytes: u64) {
+        self.coverage.inexpressible[cause as usize].add(bytes);
+    }
+
+    /// The code range that holds an address.
+    fn code_at(&self, address: u64) -> Option<CodeRange> {
+        let code = &self.sections.code;
+        let after = code.partition_point(|range| range.start <= address);
+        let range = code[..after].last()?;
+        (address < range.end).then_some(*range)
+    }
+
+    /// Compiles one function. One outside of the code (the linker dropped it) is none.
+    fn function<'a, S: UnwindSection<Slice<'a>>>(
+        &mut self,
+        section: &S,
+        fde: &Fde<'a>,
+        context: &mut UnwindContext<usize, Storage>,
+        read_code: &ReadCode<'_>,
+    ) {
+        let start = fde.initial_address();
+        let Some(code) = self.code_at(start).filter(|_| fde.len() > 0) else {
+            return;
+        };
+        let end = start.saturating_add(fde.len()).min(code.end);
+        self.coverage.functions += 1;
+        let is_full = self.functions.len() >= MOST_FUNCTIONS || self.rows.len() >= MOST_ROWS;
+        if is_full || end - self.base > MOST_SPAN {
+            return self.fail(Cause::TooLarge, end - start);
+        }
+        let first_row = self.rows.len();
+        let is_signal = fde.is_signal_trampoline()
+            || (TRAMPOLINE_BYTES.contains(&fde.len())
+                && read_code(code.file_offset.saturating_add(start - code.start))
+                    == Some(TRAMPOLINE));
+        if is_signal {
+            self.push(first_row, start, Ok(Rule::SignalFrame), end - start);
+        } else {
+            self.evaluate(section, fde, context, (start, end));
+        }
+        self.functions.push(Function {
+            start: (start - self.base) as u32,
+            end: (end - self.base) as u32,
+            first_row: first_row as u32,
+            row_count: (self.rows.len() - first_row) as u32,
+        });
+    }
+
+    /// Runs the description of a function that is no signal trampoline.
+    fn evaluate<'a, S: UnwindSection<Slice<'a>>>(
+        &mut self,
+        section: &S,
+        fde: &Fde<'a>,
+        context: &mut UnwindContext<usize, Storage>,
+        (mut at, end): (u64, u64),
+    ) {
+        let first_row = self.rows.len();
+        let cie = fde.cie();
+        let is_usual = cie.return_address_register() == X86_64::RA;
+        let encoding = cie.encoding();
+        let bases = &self.sections.bases;
+        if let Ok(mut table) = fde.rows(section, bases, context) {
+            while let Ok(Some(row)) = table.next_row() {
+                let row_end = row.end_address().min(end);
+                if row.start_address() != at || row_end < at {
+                    break;
+                }
+                if row_end == at {
+                    continue;
+                }
+                if self.rows.len() >= MOST_ROWS {
+                    self.push(first_row, at, Err(Cause::TooLarge), end - at);
+                    return;
+                }
+                let rule = if is_usual {
+                    rule_of(row, section, encoding)
+                } else {
+                    Err(Cause::ReturnAddress)
+                };
+                self.push(first_row, at, rule, row_end - at);
+                at = row_end;
+                if at == end {
+                    return;
+                }
+            }
+        }
+        self.push(first_row, at, Err(Cause::Broken), end - at);
+    }
+
+    /// Adds a row to the function whose rows begin at `first_row`, unless it repeats the last.
+    fn push(&mut self, first_row: usize, start: u64, rule: Result<Rule, Cause>, bytes: u64) {
+        let number = match rule.and_then(|rule| self.number(rule)) {
+            Ok(number) => number,
+            Err(cause) => {
+                self.fail(cause, bytes);
+                NO_INFORMATION
+            }
+        };
+        let repeats = self.rows[first_row..]
+            .last()
+            .is_some_and(|last| last.rule == number);
+        if !repeats {
+            self.rows.push(TableRow {
+                offset: (start - self.base) as u32,
+                rule: number,
+            });
+        }
+    }
+
+    /// The number of a rule.
+    fn number(&mut self, rule: Rule) -> Result<u16, Cause> {
+        let word = rule.encode();
+        // Fibonacci hashing: the high bits of the product depend on all bits of the word.
+        let slot = (word.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize % RECENT;
+        if self.recent[slot].0 == word {
+            return Ok(self.recent[slot].1);
+        }
+        let known = self.numbers.get(&word).copied();
+        let number = match known {
+            Some(number) => number,
+            None if self.rules.len() == MAX_RULES => return Err(Cause::TooLarge),
+            None => {
+                let number = self.rules.len() as u16;
+                self.rules.push(rule);
+                self.numbers.insert(word, number);
+                number
+            }
+        };
+        self.recent[slot] = (word, number);
+        Ok(number)
+    }
+
+    /// Joins the rows of all functions.
+    fn finish(mut self, format: FrameFormat) -> Table {
+        // Stable: of two functions with one start the first in the section counts.
+        self.functions.sort_by_key(|function| function.start);
+        let mut joined = Joined(Vec::with_capacity(self.rows.len() + self.functions.len()));
+        let mut covered = 0;
+        for function in &self.functions {
+            if function.start > covered {
+                joined.push(covered, NO_INFORMATION);
+            }
+            let first = function.first_row as usize;
+            let rows = &self.rows[first..first + function.row_count as usize];
+            let ends = rows.iter().skip(1).map(|row| row.offset);
+            for (row, end) in rows.iter().zip(ends.chain([function.end])) {
+                if end > covered {
+                    joined.push(row.offset.max(covered), row.rule);
+                    covered = end;
+                }
+            }
+        }
+        joined.push(covered, NO_INFORMATION);
+        let mut rows = joined.0;
+        rows.shrink_to_fit();
+        self.coverage.rules = extents(&rows, self.rules.len());
+        Table {
+            format,
+            base: self.base,
+            rows,
+            rules: self.rules,
+            coverage: self.coverage,
+        }
+    }
+}
+
+/// Rows in the order of addresses, equal neighbours as one.
+struct Joined(Vec<TableRow>);
+
+impl Joined {
+    fn push(&mut self, offset: u32, rule: u16) {
+        if self.0.last().is_none_or(|last| last.rule != rule) {
+            self.0.push(TableRow { offset, rule });
+        }
+    }
+}
+
+fn extents(rows: &[TableRow], rule_count: usize) -> Vec<Extent> {
+    let mut extents = vec![Extent::default(); rule_count];
+    for (row, next) in rows.iter().zip(rows.iter().skip(1)) {
+        extents[usize::from(row.rule)].add(u64::from(next.offset - row.offset));
+    }
+    extents
+}

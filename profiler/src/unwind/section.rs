@@ -1,0 +1,310 @@
+//! Where an ELF file keeps its call frame information, and where its code.
+//!
+//! In: a file. Out: [`Sections`], with the bytes of one section in memory and nothing else of the
+//! file. Every size is the file's claim and is bounded before anything is allocated.
+
+use std::{fs::File, io, os::unix::fs::FileExt};
+
+use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
+use object::{
+    LittleEndian as Little,
+    elf::{self, FileHeader64, ProgramHeader64, SectionHeader64},
+    read::{
+        ReadCache,
+        elf::{FileHeader, ProgramHeader, SectionHeader},
+    },
+};
+
+use super::CompileError;
+
+/// The longest section read, in bytes. A browser of 200 MB of text has 15 MB.
+pub const MOST_FRAME_BYTES: u64 = 64 << 20;
+/// No ELF address of code is at or above this: an index counts buckets of 256 bytes in 32 bits.
+const MOST_ADDRESS: u64 = 1 << 40;
+/// Most headers of segments read of one file.
+const MOST_SEGMENTS: usize = 4096;
+/// Bytes of `.eh_frame_hdr` that tell where `.eh_frame` is.
+/// Source: Linux Standard Base, section 10.6.2.
+const HDR_BYTES: u64 = 32;
+
+type Header = FileHeader64<Little>;
+
+/// The forms of call frame information.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum FrameFormat {
+    /// `.eh_frame`: Linux Standard Base, section 10.6.1.
+    EhFrame,
+    /// `.debug_frame`: DWARF 5, section 6.4.1.
+    DebugFrame,
+}
+
+impl FrameFormat {
+    /// The name of the section.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EhFrame => ".eh_frame",
+            Self::DebugFrame => ".debug_frame",
+        }
+    }
+}
+
+/// A range of code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeRange {
+    /// First ELF address.
+    pub start: u64,
+    /// ELF address after the last.
+    pub end: u64,
+    /// Offset of the first in the file.
+    pub file_offset: u64,
+}
+
+/// What the compiler needs of a file.
+#[derive(Clone, Debug)]
+pub struct Sections {
+    /// How `frames` is to be read.
+    pub format: FrameFormat,
+    /// The call frame information.
+    pub frames: Vec<u8>,
+    /// What its pointers may be relative to.
+    pub bases: BaseAddresses,
+    /// The code, sorted and disjoint.
+    pub code: Vec<CodeRange>,
+}
+
+impl Sections {
+    /// Finds the call frame information of a file.
+    ///
+    /// # Errors
+    /// When it is no x86-64 ELF file, has none, or cannot be read.
+    pub fn of_file(file: &File) -> Result<Self, CompileError> {
+        let cache = ReadCache::new(file);
+        let header = Header::parse(&cache).map_err(CompileError::NotElf)?;
+        let is_little = header.is_little_endian();
+        if !is_little || header.e_machine(Little) != elf::EM_X86_64 {
+            return Err(CompileError::OtherMachine);
+        }
+        let segments = header
+            .program_headers(Little, &cache)
+            .map_err(CompileError::NotElf)?;
+        let segments = &segments[..segments.len().min(MOST_SEGMENTS)];
+        // A file stripped of its section headers is read by its segments.
+        let named = NamedSections::read(header, &cache).unwrap_or_default();
+        let in_segments = disjoint(segments.iter().filter_map(code_of_segment).collect());
+        let in_sections = disjoint(named.code.clone());
+        let code = match (in_sections.is_empty(), in_segments.is_empty()) {
+            (_, true) => return Err(CompileError::NoCode),
+            (true, false) => in_segments,
+            // Segments hold other things too where the linker does not keep code apart.
+            (false, false) => in_sections,
+        };
+        let mut bases = BaseAddresses::default();
+        if let Some(text) = named.text {
+            bases = bases.set_text(text.address);
+        }
+        let (format, place) = if let Some(place) = named.eh_frame {
+            (FrameFormat::EhFrame, place)
+        } else if let Some(place) = by_header(segments, file) {
+            (FrameFormat::EhFrame, place)
+        } else if let Some(place) = named.debug_frame {
+            (FrameFormat::DebugFrame, place)
+        } else {
+            return Err(named.why_not());
+        };
+        if format == FrameFormat::EhFrame {
+            bases = bases.set_eh_frame(place.address);
+        }
+        Ok(Self {
+            format,
+            frames: place.read(file)?,
+            bases,
+            code,
+        })
+    }
+}
+
+/// Where a section is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    address: u64,
+    file_offset: u64,
+    bytes: u64,
+}
+
+impl Place {
+    fn read(&self, file: &File) -> Result<Vec<u8>, CompileError> {
+        let file_bytes = file.metadata().map_err(CompileError::Read)?.len();
+        let end = self.file_offset.saturating_add(self.bytes);
+        if self.bytes > MOST_FRAME_BYTES {
+            return Err(CompileError::TooLong(self.bytes));
+        }
+        if end > file_bytes {
+            return Err(CompileError::Read(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let mut bytes = vec![0; self.bytes as usize];
+        file.read_exact_at(&mut bytes, self.file_offset)
+            .map_err(CompileError::Read)?;
+        Ok(bytes)
+    }
+}
+
+/// The sections we look for by name.
+#[derive(Debug, Default)]
+struct NamedSections {
+    eh_frame: Option<Place>,
+    debug_frame: Option<Place>,
+    text: Option<Place>,
+    code: Vec<CodeRange>,
+    is_compressed: bool,
+}
+
+impl NamedSections {
+    fn read(header: &Header, cache: &ReadCache<&File>) -> Option<Self> {
+        let sections = header.section_headers(Little, cache).ok()?;
+        // More than this many are numbered in another way, which no linker does for a program.
+        let sections = &sections[..sections.len().min(usize::from(u16::MAX))];
+        let strings = header.section_strings(Little, cache, sections).ok()?;
+        let mut named = Self::default();
+        for section in sections {
+            named.code.extend(code_of_section(section));
+            let Ok(name) = section.name(Little, strings) else {
+                continue;
+            };
+            let slot = match name {
+                b".eh_frame" => &mut named.eh_frame,
+                b".debug_frame" => &mut named.debug_frame,
+                b".text" => &mut named.text,
+                _ => continue,
+            };
+            if slot.is_some() || section.sh_type(Little) == elf::SHT_NOBITS {
+                continue;
+            }
+            if section.sh_flags(Little).0 & elf::SHF_COMPRESSED.0 != 0 {
+                named.is_compressed = true;
+                continue;
+            }
+            *slot = place_of(section);
+        }
+        Some(named)
+    }
+
+    /// Why there is nothing to compile.
+    fn why_not(&self) -> CompileError {
+        if self.is_compressed {
+            CompileError::Compressed
+        } else {
+            CompileError::NoFrames
+        }
+    }
+}
+
+fn place_of(section: &SectionHeader64<Little>) -> Option<Place> {
+    let bytes = section.sh_size(Little);
+    (bytes > 0).then(|| Place {
+        address: section.sh_addr(Little),
+        file_offset: section.sh_offset(Little),
+        bytes,
+    })
+}
+
+fn code_of_section(section: &SectionHeader64<Little>) -> Option<CodeRange> {
+    let wanted = elf::SHF_ALLOC.0 | elf::SHF_EXECINSTR.0;
+    let is_code =
+        section.sh_flags(Little).0 & wanted == wanted && section.sh_type(Little) != elf::SHT_NOBITS;
+    is_code.then(|| CodeRange {
+        start: section.sh_addr(Little),
+        end: section
+            .sh_addr(Little)
+            .saturating_add(section.sh_size(Little)),
+        file_offset: section.sh_offset(Little),
+    })
+}
+
+fn code_of_segment(segment: &ProgramHeader64<Little>) -> Option<CodeRange> {
+    let is_code =
+        segment.p_type(Little) == elf::PT_LOAD && segment.p_flags(Little).0 & elf::PF_X.0 != 0;
+    is_code.then(|| CodeRange {
+        start: segment.p_vaddr(Little),
+        end: segment
+            .p_vaddr(Little)
+            .saturating_add(segment.p_filesz(Little)),
+        file_offset: segment.p_offset(Little),
+    })
+}
+
+/// The ranges by address, without those that begin in another one.
+fn disjoint(mut ranges: Vec<CodeRange>) -> Vec<CodeRange> {
+    ranges.sort_unstable_by_key(|range| range.start);
+    let mut end = 0;
+    ranges.retain(|range| {
+        let is_apart = range.start >= end && range.start < range.end && range.end <= MOST_ADDRESS;
+        if is_apart {
+            end = range.end;
+        }
+        is_apart
+    });
+    ranges
+}
+
+/// `.eh_frame` as `PT_GNU_EH_FRAME` has it: from where the header points to the end of its segment.
+/// It ends in a zero word before that.
+fn by_header(segments: &[ProgramHeader64<Little>], file: &File) -> Option<Place> {
+    let header = segments
+        .iter()
+        .find(|segment| segment.p_type(Little) == elf::PT_GNU_EH_FRAME)?;
+    let address = header.p_vaddr(Little);
+    let place = Place {
+        address,
+        file_offset: header.p_offset(Little),
+        bytes: header.p_filesz(Little).min(HDR_BYTES),
+    };
+    let bytes = place.read(file).ok()?;
+    let bases = BaseAddresses::default().set_eh_frame_hdr(address);
+    let parsed = EhFrameHdr::new(&bytes, LittleEndian)
+        .parse(&bases, 8)
+        .ok()?;
+    let Pointer::Direct(start) = parsed.eh_frame_ptr() else {
+        return None;
+    };
+    segments
+        .iter()
+        .filter(|segment| segment.p_type(Little) == elf::PT_LOAD)
+        .find_map(|segment| {
+            let into = start.checked_sub(segment.p_vaddr(Little))?;
+            let bytes = segment.p_filesz(Little).checked_sub(into)?;
+            (bytes > 0).then(|| Place {
+                address: start,
+                file_offset: segment.p_offset(Little).saturating_add(into),
+                bytes: bytes.min(MOST_FRAME_BYTES),
+            })
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_header_leads_to_where_the_section_is() {
+        let file = File::open("/proc/self/exe").unwrap();
+        let cache = ReadCache::new(&file);
+        let header = Header::parse(&cache).unwrap();
+        let segments = header.program_headers(Little, &cache).unwrap();
+        let by_header = by_header(segments, &file).unwrap();
+        let by_name = NamedSections::read(header, &cache)
+            .and_then(|named| named.eh_frame)
+            .unwrap();
+        assert_eq!(
+            (by_header.address, by_header.file_offset),
+            (by_name.address, by_name.file_offset)
+        );
+        assert!(by_header.bytes >= by_name.bytes);
+    }
+
+    #[test]
+    fn a_file_that_is_no_elf_is_refused() {
+        let refused = Sections::of_file(&File::open("/proc/self/cmdline").unwrap());
+        assert!(matches!(refused, Err(CompileError::NotElf(_))));
+    }
+}
