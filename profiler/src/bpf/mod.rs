@@ -261,12 +261,6 @@ impl Sampler {
         let _ = self.targets.remove(&key);
     }
 
-    /// Whether this is a target now: the kernel side adds children by itself.
-    #[must_use]
-    pub fn is_target(&self, key: TargetKey) -> bool {
-        self.targets.get(&key, 0).is_ok()
-    }
-
     /// Starts clocks on CPUs that came online, and lets go of those that went.
     ///
     /// # Errors

@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     bpf::Stacks,
-    export::svg::TARGET_COMMENT,
+    export::{
+        output::{Destination, OutputError},
+        svg::TARGET_COMMENT,
+    },
     privilege,
     record::{End, Outcome, Request, StartCommand, Stop, prepare},
     symbolize::Inlines,
@@ -64,11 +67,11 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     let (written, mut troubles) = outputs.write(&outcome.profile);
     if troubles.is_empty() && stdout_closed.is_some_and(|closed| closed.load(Ordering::Relaxed)) {
         // An empty profile meets no resistance.
-        troubles.push(Trouble::failure(
-            "cannot write standard output: the reader has gone",
-            "broken pipe",
-            "-o profile.pb.gz, and read the file afterwards",
-        ));
+        let closed = OutputError::ClosedPipe {
+            destination: Destination::Stdout,
+            source: io::Error::from_raw_os_error(libc::EPIPE),
+        };
+        troubles.push(closed.into());
     }
     // When stderr is gone there is nobody left to tell.
     let _ = summary::write(&outcome, &mut io::stderr().lock());

@@ -160,10 +160,13 @@ impl Stamp {
 #[derive(Debug, Default)]
 pub struct Objects {
     objects: Vec<Object>,
-    ids: HashMap<Key, (ObjectId, Option<Stamp>)>,
+    ids: HashMap<Key, ObjectId>,
     /// Objects that a sample lies in.
     sampled: HashSet<ObjectId>,
     open_files: usize,
+    /// Files that were open after the last search for those to close: until another is opened,
+    /// there is no need for the next.
+    needed_files: usize,
     out_of_descriptors: u64,
     /// What files said of return addresses.
     calls: HashMap<(ObjectId, ElfAddr), Option<bool>>,
@@ -177,8 +180,8 @@ impl Objects {
             return self.vdso();
         }
         let number = row.file?;
-        if let Some((id, stamp)) = self.ids.get(&Key::File(number))
-            && *stamp == self.objects[id.index()].file.as_ref().and_then(Stamp::of)
+        if let Some(id) = self.ids.get(&Key::File(number))
+            && self.get(*id).is_unchanged()
         {
             return Some(*id);
         }
@@ -189,29 +192,28 @@ impl Objects {
                 Some(self.insert(&row.path, None))
             }
             Ok(Some(file)) => {
-                let stamp = Stamp::of(&file);
                 let id = self.insert(&row.path, Some(file));
-                self.ids.insert(Key::File(number), (id, stamp));
+                self.ids.insert(Key::File(number), id);
                 Some(id)
             }
             Ok(None) => {
                 let key = Key::Unopened(number, row.path.clone());
-                if let Some((id, _)) = self.ids.get(&key) {
+                if let Some(id) = self.ids.get(&key) {
                     return Some(*id);
                 }
                 let id = self.insert(&row.path, None);
-                self.ids.insert(key, (id, None));
+                self.ids.insert(key, id);
                 Some(id)
             }
         }
     }
 
     fn vdso(&mut self) -> Option<ObjectId> {
-        if let Some((id, _)) = self.ids.get(&Key::Vdso) {
+        if let Some(id) = self.ids.get(&Key::Vdso) {
             return Some(*id);
         }
         let id = self.insert("[vdso]", open::vdso().ok());
-        self.ids.insert(Key::Vdso, (id, None));
+        self.ids.insert(Key::Vdso, id);
         Some(id)
     }
 
@@ -228,21 +230,20 @@ impl Objects {
 
     /// Once many files are open, closes those that no sample lies in and no process maps.
     pub fn shed(&mut self, mapped: impl FnOnce() -> HashSet<ObjectId>) {
-        if self.open_files < MOST_OPEN_FILES {
+        if self.open_files < MOST_OPEN_FILES || self.open_files == self.needed_files {
             return;
         }
         let mapped = mapped();
         let is_needed = |id: &ObjectId| mapped.contains(id) || self.sampled.contains(id);
-        self.ids.retain(|_, (id, _)| is_needed(id));
-        let mut open_files = 0;
+        self.ids.retain(|_, id| is_needed(id));
         for (number, object) in (1..).zip(&mut self.objects) {
-            if mapped.contains(&ObjectId(number)) || self.sampled.contains(&ObjectId(number)) {
-                open_files += usize::from(object.file.is_some());
-            } else {
+            if !is_needed(&ObjectId(number)) {
                 object.file = None;
             }
         }
-        self.open_files = open_files;
+        let open_files = self.objects.iter().filter(|object| object.file.is_some());
+        self.open_files = open_files.count();
+        self.needed_files = self.open_files;
     }
 
     fn insert(&mut self, path: &str, file: Option<File>) -> ObjectId {

@@ -335,29 +335,10 @@ impl Processes {
         let mut places = Vec::with_capacity(sample.user.len());
         for frame in &sample.user {
             let place = self.place(sample, *frame, objects);
-            if frame.source == Source::UncheckedFramePointer {
-                let verdict = match place {
-                    // The place is that of the call, the address after it is the frame's.
-                    UserPlace::Object(object, address) => {
-                        objects.follows_call(object, ElfAddr(address.0.wrapping_add(1)))
-                    }
-                    UserPlace::Jit(_) | UserPlace::Unknown(_) => None,
-                };
-                match verdict {
-                    Some(true) => {}
-                    Some(false) => {
-                        return UserStack {
-                            places,
-                            stop: StopReason::NotACall,
-                        };
-                    }
-                    None => {
-                        return UserStack {
-                            places,
-                            stop: StopReason::CodeUnreadable,
-                        };
-                    }
-                }
+            if frame.source == Source::UncheckedFramePointer
+                && let Err(stop) = check_call(place, objects)
+            {
+                return UserStack { places, stop };
             }
             if let UserPlace::Object(object, _) = place {
                 objects.mark_sampled(object);
@@ -524,6 +505,22 @@ impl Processes {
     #[must_use]
     pub fn events_lost(&self) -> u64 {
         self.events_lost
+    }
+}
+
+/// Whether a frame's return address follows a call, by its object's file. The place is that of the
+/// call, the address after it is the frame's.
+fn check_call(place: UserPlace, objects: &mut Objects) -> Result<(), StopReason> {
+    let verdict = match place {
+        UserPlace::Object(object, address) => {
+            objects.follows_call(object, ElfAddr(address.0.wrapping_add(1)))
+        }
+        UserPlace::Jit(_) | UserPlace::Unknown(_) => None,
+    };
+    match verdict {
+        Some(true) => Ok(()),
+        Some(false) => Err(StopReason::NotACall),
+        None => Err(StopReason::CodeUnreadable),
     }
 }
 
