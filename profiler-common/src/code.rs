@@ -82,6 +82,74 @@ pub fn leaf_return_slot(code: &[u8; LEAF_BYTES]) -> Option<u64> {
     None
 }
 
+/// Where a direct call leads, given the five bytes that end at the return address.
+#[inline(always)]
+#[must_use]
+pub fn call_target(return_address: u64, before: &[u8; 5]) -> Option<u64> {
+    let distance = i32::from_ne_bytes([before[1], before[2], before[3], before[4]]);
+    (before[0] == 0xe8).then(|| return_address.wrapping_add_signed(i64::from(distance)))
+}
+
+/// Bytes at the start of a PLT entry that [`plt_slot`] wants.
+pub const PLT_BYTES: usize = 12;
+
+/// The address of the pointer that a PLT entry jumps by: `jmp *rel(%rip)`, behind `endbr64` and a
+/// `bnd` prefix where the linker writes them.
+#[inline(always)]
+#[must_use]
+pub fn plt_slot(address: u64, code: &[u8; PLT_BYTES]) -> Option<u64> {
+    let marked = code[0] == 0xf3 && code[1] == 0x0f && code[2] == 0x1e && code[3] == 0xfa;
+    let at = if !marked {
+        0
+    } else if code[4] == 0xf2 {
+        5
+    } else {
+        4
+    };
+    if code[at] != 0xff || code[at + 1] != 0x25 {
+        return None;
+    }
+    let distance = i32::from_ne_bytes([code[at + 2], code[at + 3], code[at + 4], code[at + 5]]);
+    let end = address.wrapping_add(at as u64 + 6);
+    Some(end.wrapping_add_signed(i64::from(distance)))
+}
+
+/// Bytes of [`SIGNAL_RETURN`].
+pub const SIGNAL_RETURN_BYTES: usize = 9;
+
+/// What a signal handler returns into: `mov $15, %rax; syscall`, where 15 is `rt_sigreturn`.
+/// Source: `struct rt_sigframe`'s `pretcode` as C libraries and the Go runtime set it.
+pub const SIGNAL_RETURN: [u8; SIGNAL_RETURN_BYTES] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+
+/// Bytes on either side of a return address that [`begins_stack`] wants.
+pub const BEGIN_BYTES: usize = 9;
+
+/// Whether a return address lies where a process or thread begins, in code that has no description
+/// and that nothing called. `before` ends at the return address and `after` begins there.
+///
+/// Source: musl's `_start` aligns the stack and calls (`arch/x86_64/crt_arch.h`); its `__clone`
+/// calls and then makes the system call `exit` (`src/thread/x86_64/clone.s`).
+#[inline(always)]
+#[must_use]
+pub fn begins_stack(before: &[u8; BEGIN_BYTES], after: &[u8; BEGIN_BYTES]) -> bool {
+    // and $-16, %rsp; call rel32
+    let aligns = before[0] == 0x48
+        && before[1] == 0x83
+        && before[2] == 0xe4
+        && before[3] == 0xf0
+        && before[4] == 0xe8;
+    // mov %eax, %edi; xor %eax, %eax; mov $60, %al; syscall
+    let exits = after[0] == 0x89
+        && after[1] == 0xc7
+        && after[2] == 0x31
+        && after[3] == 0xc0
+        && after[4] == 0xb0
+        && after[5] == 0x3c
+        && after[6] == 0x0f
+        && after[7] == 0x05;
+    aligns || exits
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -83,9 +83,12 @@ pub struct ProbeConfig {
     pub task_stack_offset: u32,
     /// Offset of `tgid` in the kernel's `struct task_struct`, in bytes, from BTF.
     pub task_tgid_offset: u32,
+    /// Unwalked samples leave only while the sample ring holds fewer bytes than this, so that there
+    /// is always room for walked ones.
+    pub unwalked_ring_bytes: u32,
 }
 
-const _: () = assert!(size_of::<ProbeConfig>() == 7 * 4, "no hidden padding");
+const _: () = assert!(size_of::<ProbeConfig>() == 8 * 4, "no hidden padding");
 
 // SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
 #[cfg(feature = "user")]

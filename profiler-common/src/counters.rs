@@ -21,6 +21,10 @@ pub enum Counter {
     MappingCached = 5,
     /// Frames of user stacks whose mapping was searched for.
     MappingSearched = 6,
+    /// Samples that left for the user side to walk.
+    Unwalked = 7,
+    /// Samples that should have, and the ring was too full for it.
+    UnwalkedRefused = 8,
     /// First of the counters by stop reason: `Stop + reason` for each user stack.
     Stop = 32,
     /// First of the counters by stop reason of kernel stacks.

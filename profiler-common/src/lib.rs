@@ -18,4 +18,5 @@ pub mod mapping;
 pub mod step;
 pub mod stop;
 pub mod unwind;
+pub mod walk;
 pub mod wire;

@@ -10,6 +10,20 @@ pub const MAX_KERNEL_FRAMES: usize = 127;
 /// Slots for frames in a scratch record: a power of two, so that an index can be masked.
 pub const SCRATCH_FRAMES: usize = 1024;
 
+/// Words of a scratch record behind its header: the frames of a walked stack, or what a walk on the
+/// user side needs. A per-CPU value has at most 32 KiB (`PCPU_MIN_UNIT_SIZE`).
+pub const SCRATCH_WORDS: usize = 3072;
+
+/// Bytes of a page of memory.
+pub const PAGE_BYTES: usize = 4096;
+
+/// Most pages of stack that leave with an unwalked sample; the first is mostly not whole.
+pub const STACK_COPY_PAGES: usize = 5;
+
+/// Bytes below the stack pointer that a function may use without moving it.
+/// Source: System V ABI for x86-64, section 3.2.2.
+pub const RED_ZONE_BYTES: u64 = 128;
+
 /// User frames walked by one program of the tail-call flavour.
 pub const FRAMES_PER_PROGRAM: usize = 32;
 
@@ -26,8 +40,11 @@ pub const MAX_CHUNKS: usize = 4096;
 /// Most processes with a mapping table at one time.
 pub const MAX_PROCESSES: usize = 16_384;
 
-/// Most entries in one process's mapping table: what one chunk holds.
-pub const MAX_MAPPINGS: usize = CHUNK_WORDS / crate::mapping::ENTRY_WORDS;
+/// Most entries in one process's mapping table: what one chunk holds and the search tells apart.
+pub const MAX_MAPPINGS: usize = CHUNK_WORDS / crate::mapping::ENTRY_WORDS - 1;
+
+/// Most objects with an unwind table, or waiting for one, at one time.
+pub const MAX_TABLES: usize = 16_384;
 
 /// Most targets (pids, tids, comms, cgroups) filtered for at one time.
 pub const MAX_TARGETS: usize = 65_536;
@@ -44,5 +61,10 @@ pub const MIN_RING_BYTES: usize = 2 << 20;
 
 const _: () = assert!(MAX_TAIL_CALLS * FRAMES_PER_PROGRAM >= MAX_USER_FRAMES);
 const _: () = assert!(MAX_KERNEL_FRAMES + MAX_USER_FRAMES <= SCRATCH_FRAMES);
+const _: () = assert!(
+    (MAX_KERNEL_FRAMES + 1 + crate::wire::RAW_HEAD_WORDS) * 8 + STACK_COPY_PAGES * PAGE_BYTES
+        <= SCRATCH_WORDS * 8
+);
+const _: () = assert!(SCRATCH_FRAMES <= SCRATCH_WORDS);
 const _: () = assert!(SCRATCH_FRAMES.is_power_of_two() && CHUNK_WORDS.is_power_of_two());
 const _: () = assert!(MIN_RING_BYTES.is_power_of_two());

@@ -10,7 +10,7 @@ use crate::limits::CHUNK_WORDS;
 pub type Chunk = [u32; CHUNK_WORDS];
 
 /// Words of one [`MappingEntry`] in a chunk.
-pub const ENTRY_WORDS: usize = 10;
+pub const ENTRY_WORDS: usize = 8;
 
 /// Steps of the search: enough for the most entries a chunk holds.
 const SEARCH_STEPS: u32 = 13;
@@ -50,12 +50,9 @@ pub struct MappingEntry {
     pub end: u64,
     /// Runtime address minus ELF address.
     pub bias: u64,
-    /// First word of the object's unwind index, counted over all chunks; 0 without rows.
-    pub index_word: u32,
-    /// Buckets in the object's unwind index; 0 without rows.
-    pub bucket_count: u32,
-    /// First chunk of the object's unwind rows; 0 without rows.
-    pub row_chunk: u32,
+    /// The object's place in the map `TABLES`, which tells where its unwind table is;
+    /// [`NO_SLOT`](crate::unwind::NO_SLOT) for memory without an object.
+    pub slot: u32,
     /// The user side's number for the object; 0 for memory without one (JIT code).
     pub object: u32,
     /// [`SWITCHES_STACKS`].
@@ -76,9 +73,7 @@ impl MappingEntry {
             (self.end >> 32) as u32,
             self.bias as u32,
             (self.bias >> 32) as u32,
-            self.index_word,
-            self.bucket_count,
-            self.row_chunk,
+            self.slot,
             (self.object & OBJECT_MASK) | (self.flags << FLAGS_SHIFT),
         ]
     }
@@ -87,14 +82,12 @@ impl MappingEntry {
     fn read(chunk: &Chunk, first: u32) -> Self {
         let word = |i: u32| chunk[(first.wrapping_add(i) as usize) & (CHUNK_WORDS - 1)];
         let double = |i: u32| u64::from(word(i)) | (u64::from(word(i + 1)) << 32);
-        let last = word(9);
+        let last = word(7);
         Self {
             start: double(0),
             end: double(2),
             bias: double(4),
-            index_word: word(6),
-            bucket_count: word(7),
-            row_chunk: word(8),
+            slot: word(6),
             object: last & OBJECT_MASK,
             flags: last >> FLAGS_SHIFT,
         }
@@ -194,7 +187,7 @@ mod tests {
             let entries: Vec<MappingEntry> = gaps.iter().enumerate().map(|(i, (gap, len))| {
                 let start = at + gap;
                 at = start + len;
-                MappingEntry { start, end: at, bias: start, object: i as u32 + 1, flags: (i & 1) as u32, ..Default::default() }
+                MappingEntry { start, end: at, bias: start, slot: 2 * i as u32, object: i as u32 + 1, flags: (i & 1) as u32 }
             }).collect();
             let chunk = chunk_with(word, &entries);
             let table = ProcessEntry { chunk: 0, word, count: entries.len() as u32, generation: 1 };

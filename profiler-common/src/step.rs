@@ -1,7 +1,9 @@
 //! From a frame to its caller, as a pure function of registers, memory and code.
 
 use crate::{
-    code::{CALL_BYTES, LEAF_BYTES, follows_call, leaf_return_slot},
+    code::{
+        CALL_BYTES, LEAF_BYTES, PLT_BYTES, call_target, follows_call, leaf_return_slot, plt_slot,
+    },
     stop::StopReason,
 };
 
@@ -96,7 +98,7 @@ pub fn caller_by_frame_pointer(
     let Some(pair) = memory.read::<16>(callee.fp) else {
         return Err(StopReason::StackUnreadable);
     };
-    let (fp, pc) = (word(&pair, 0), word(&pair, 8));
+    let (fp, pc) = (word_at(&pair, 0), word_at(&pair, 8));
     if pc == 0 {
         return Err(StopReason::Root);
     }
@@ -136,8 +138,41 @@ fn caller_of_leaf(callee: Registers, memory: &impl UserMemory) -> Option<Registe
     })
 }
 
+/// How far the code of a function may lie behind its start, in bytes, to be taken for the target of
+/// the call that [`caller_by_return_on_top`] found.
+const MOST_FUNCTION_BYTES: u64 = 64 << 10;
+
+/// The caller of a function that has pushed nothing: its return address is on top of the stack. It is
+/// believed if the call before it leads to this very function, directly or through a PLT entry.
 #[inline(always)]
-fn check_return_address(pc: u64, memory: &impl UserMemory) -> Result<CallCheck, StopReason> {
+pub(crate) fn caller_by_return_on_top(
+    callee: Registers,
+    memory: &impl UserMemory,
+) -> Option<Registers> {
+    let pc = u64::from_ne_bytes(memory.read::<8>(callee.sp)?);
+    if pc < 4096 || pc >> 56 != 0 {
+        return None;
+    }
+    let target = call_target(pc, &memory.read::<5>(pc.wrapping_sub(5))?)?;
+    let holds = |start: u64| callee.pc.wrapping_sub(start) < MOST_FUNCTION_BYTES;
+    if !holds(target) {
+        let slot = plt_slot(target, &memory.read::<PLT_BYTES>(target)?)?;
+        if !holds(u64::from_ne_bytes(memory.read::<8>(slot)?)) {
+            return None;
+        }
+    }
+    Some(Registers {
+        pc,
+        sp: callee.sp.wrapping_add(8),
+        fp: callee.fp,
+    })
+}
+
+#[inline(always)]
+pub(crate) fn check_return_address(
+    pc: u64,
+    memory: &impl UserMemory,
+) -> Result<CallCheck, StopReason> {
     // User space ends below 2^56: no address of the kernel is read, none is taken for user code.
     if pc < 4096 || pc >> 56 != 0 {
         return Err(StopReason::NotACall);
@@ -149,8 +184,9 @@ fn check_return_address(pc: u64, memory: &impl UserMemory) -> Result<CallCheck, 
     }
 }
 
+/// The word at a byte of a buffer.
 #[inline(always)]
-fn word(bytes: &[u8; 16], at: usize) -> u64 {
+pub(crate) fn word_at<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
     let mut word = [0; 8];
     word.copy_from_slice(&bytes[at..at + 8]);
     u64::from_ne_bytes(word)

@@ -34,11 +34,23 @@ pub enum StopReason {
     NoProcessTable = 11,
     /// The task runs 32-bit code, whose stack has another form.
     Code32Bit = 12,
+    /// The object's unwind table found no room in the table memory.
+    TableMemoryFull = 13,
+    /// The object's unwind table is not there yet.
+    NoTableYet = 14,
+    /// The process had mapped other code there since its table was made.
+    StaleMapping = 15,
+    /// The walk left the part of the stack that came with the sample.
+    StackCopyTooShort = 16,
+    /// The object has no call frame information, and its code keeps no frame pointer.
+    NoCallFrameInfo = 17,
+    /// The code lies in no mapping that is known of.
+    UnknownCode = 18,
 }
 
 impl StopReason {
     /// Every reason, in the order of the codes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 19] = [
         Self::Root,
         Self::Absent,
         Self::NoFramePointer,
@@ -52,6 +64,12 @@ impl StopReason {
         Self::NoUnwindRow,
         Self::NoProcessTable,
         Self::Code32Bit,
+        Self::TableMemoryFull,
+        Self::NoTableYet,
+        Self::StaleMapping,
+        Self::StackCopyTooShort,
+        Self::NoCallFrameInfo,
+        Self::UnknownCode,
     ];
 
     /// Whether nothing is missing from a stack that ends so.
@@ -77,6 +95,12 @@ impl StopReason {
             Self::NoUnwindRow => "no unwind row",
             Self::NoProcessTable => "no process table",
             Self::Code32Bit => "32-bit code",
+            Self::TableMemoryFull => "table memory full",
+            Self::NoTableYet => "no unwind table yet",
+            Self::StaleMapping => "mapping changed",
+            Self::StackCopyTooShort => "deeper than the stack copy",
+            Self::NoCallFrameInfo => "no call frame information",
+            Self::UnknownCode => "code in no mapping",
         }
     }
 }

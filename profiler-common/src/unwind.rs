@@ -11,7 +11,7 @@
 use crate::{
     limits::CHUNK_WORDS,
     mapping::{Chunk, sign_mask},
-    step::{Depth, Registers, UserMemory},
+    step::{Depth, Registers, UserMemory, word_at},
     stop::StopReason,
 };
 
@@ -71,6 +71,7 @@ mod saved {
     pub(super) const SAME: u8 = 0;
     pub(super) const AT_CFA: u8 = 1;
     pub(super) const AT_FRAME_POINTER: u8 = 2;
+    pub(super) const WHERE_FRAMED: u8 = 3;
 }
 
 /// How the CFA is computed. Registers are those of the frame itself.
@@ -110,6 +111,9 @@ pub enum SavedFp {
     AtCfa(i16),
     /// In memory, this far from where rbp points, in bytes.
     AtFp(i16),
+    /// Below the return address if rbp points there, else in rbp still: what the Go compiler does
+    /// and does not describe.
+    WhereFramed,
 }
 
 /// How the caller is found while the program counter lies in a row's range.
@@ -174,7 +178,7 @@ impl Rule {
             saved::SAME => SavedFp::Same,
             saved::AT_CFA => SavedFp::AtCfa(fp_offset),
             saved::AT_FRAME_POINTER => SavedFp::AtFp(fp_offset),
-            _ => return Err(UnknownRule(word)),
+            _ => SavedFp::WhereFramed,
         };
         let cfa = match word as u8 {
             kind::NO_INFORMATION => return Ok(Self::NoInformation),
@@ -211,6 +215,7 @@ const fn word(kind: u8, parameter: u8, fp: SavedFp, cfa_offset: i32) -> u64 {
         SavedFp::Same => (saved::SAME, 0),
         SavedFp::AtCfa(offset) => (saved::AT_CFA, offset),
         SavedFp::AtFp(offset) => (saved::AT_FRAME_POINTER, offset),
+        SavedFp::WhereFramed => (saved::WHERE_FRAMED, 0),
     };
     kind as u64
         | (saved as u64) << 8
@@ -220,16 +225,54 @@ const fn word(kind: u8, parameter: u8, fp: SavedFp, cfa_offset: i32) -> u64 {
 }
 
 /// One row: from its address to the next row's, the rule. Bits 0 to 7 hold the low byte of the
-/// address, bits 16 to 31 the rule's number; bits 8 to 15 are spare and 0.
+/// address, bits 16 to 31 the rule's number. Bits 8 to 14 tell how many bytes on the code moves its
+/// stack pointer by a word, 0 if it does not; bit 15 is set if it pops the word.
+///
+/// A row with such a [`Fold`] is two in one: most rows of optimized code differ from the one before
+/// by a register that was pushed or popped. Both parts lie in one bucket.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row(pub u32);
+
+/// The second half of a row: from some bytes on, the CFA is a word further from the stack pointer, or
+/// nearer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fold {
+    /// Bytes from the row's address, 1 to [`MOST_FOLD_BYTES`].
+    pub after: u8,
+    /// What happens there.
+    pub moves: Moves,
+}
+
+/// What the code does with its stack pointer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moves {
+    /// It pushes a word.
+    Pushes,
+    /// It pops a word.
+    Pops,
+}
+
+/// Most bytes between the two halves of a row.
+pub const MOST_FOLD_BYTES: u8 = 127;
+
+const POPS: u32 = 1 << 15;
 
 impl Row {
     /// The row of a rule from an address on.
     #[must_use]
     pub const fn new(address: u64, rule: u16) -> Self {
         Self((address as u8) as u32 | (rule as u32) << 16)
+    }
+
+    /// The row with a second half. Its rule is [`Cfa::StackPointer`].
+    #[must_use]
+    pub const fn folded(self, fold: Fold) -> Self {
+        let pops = match fold.moves {
+            Moves::Pushes => 0,
+            Moves::Pops => POPS,
+        };
+        Self(self.0 | ((fold.after & MOST_FOLD_BYTES) as u32) << 8 | pops)
     }
 
     /// The number of its rule.
@@ -244,6 +287,20 @@ impl Row {
     #[must_use]
     pub const fn low_byte(self) -> u8 {
         self.0 as u8
+    }
+
+    /// Bytes to its second half; 0 without one.
+    #[inline(always)]
+    const fn fold_after(self) -> u32 {
+        (self.0 >> 8) & MOST_FOLD_BYTES as u32
+    }
+
+    /// What the second half adds to the offset of the CFA, in bytes, as the high half of a word.
+    #[inline(always)]
+    const fn fold_step(self) -> u64 {
+        // 8 or -8, by bit 15.
+        let pops = (self.0 & POPS) as i64 >> 15;
+        ((8 - 16 * pops) as u64) << 32
     }
 }
 
@@ -283,6 +340,7 @@ pub trait Chunks {
 }
 
 /// Where an object's table is.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TablePlace {
     /// The first address of the table, divided by [`BUCKET_BYTES`].
@@ -295,27 +353,90 @@ pub struct TablePlace {
     pub row_chunk: u32,
 }
 
-/// Finds the number of the rule for an ELF address; [`NO_INFORMATION`] outside of the table.
+/// [`TableEntry::state`]: the object has no call frame information.
+pub const TABLE_ABSENT: u32 = 0;
+/// [`TableEntry::state`]: the table is not there yet. Who needs it should say so.
+pub const TABLE_PENDING: u32 = 1;
+/// [`TableEntry::state`]: the place is that of the table.
+pub const TABLE_RESIDENT: u32 = 2;
+/// [`TableEntry::state`]: the table memory has no room for it.
+pub const TABLE_REFUSED: u32 = 3;
+
+/// The place in the map `TABLES` of memory without an object.
+pub const NO_SLOT: u32 = 0;
+
+/// A value of the map `TABLES`: where an object's table is, if it is anywhere.
+///
+/// The user side writes the place before it says [`TABLE_RESIDENT`], and says something else well
+/// before it uses the place for another table.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableEntry {
+    /// Where the table is.
+    pub place: TablePlace,
+    /// One of the `TABLE_` states.
+    pub state: u32,
+    /// Always zero.
+    pub _pad: u32,
+}
+
+/// Words of a [`TableEntry`].
+pub const TABLE_ENTRY_WORDS: usize = 6;
+
+const _: () = assert!(
+    size_of::<TableEntry>() == TABLE_ENTRY_WORDS * 4,
+    "no hidden padding"
+);
+
+// SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for TableEntry {}
+
+/// What a table says of an address: a rule's number, and how much further the CFA is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The rule's number; [`NO_INFORMATION`] where nothing is known.
+    pub rule: u16,
+    /// What is added to the rule's word.
+    step: u64,
+}
+
+impl Found {
+    /// Nothing is known of the address.
+    pub const NOTHING: Self = Self {
+        rule: NO_INFORMATION,
+        step: 0,
+    };
+
+    /// The word of the rule in force, given the word of the rule with this number.
+    #[inline(always)]
+    #[must_use]
+    pub const fn word(self, rule: u64) -> u64 {
+        rule.wrapping_add(self.step)
+    }
+}
+
+/// Finds the rule for an ELF address; [`Found::NOTHING`] outside of the table.
 ///
 /// A branch-free binary search for the last row of the bucket that starts at or before it.
 #[inline(always)]
 #[must_use]
-pub fn find_rule(chunks: &impl Chunks, place: &TablePlace, address: u64) -> u16 {
+pub fn find_rule(chunks: &impl Chunks, place: &TablePlace, address: u64) -> Found {
     // Verifier: compared as a whole, so that no address beyond 2^40 folds into the table.
     let bucket = (address / BUCKET_BYTES).wrapping_sub(u64::from(place.first_bucket));
     if bucket >= u64::from(place.bucket_count) {
-        return NO_INFORMATION;
+        return Found::NOTHING;
     }
     let at = place.index_word.wrapping_add(bucket as u32);
     let Some(index) = chunks.chunk(at / CHUNK_WORDS as u32) else {
-        return NO_INFORMATION;
+        return Found::NOTHING;
     };
     let index = IndexWord(index[at as usize & (CHUNK_WORDS - 1)]);
     let number = place
         .row_chunk
         .wrapping_add(index.row() / CHUNK_WORDS as u32);
     let Some(rows) = chunks.chunk(number) else {
-        return NO_INFORMATION;
+        return Found::NOTHING;
     };
     let row = |i: i64| Row(rows[(index.row().wrapping_add(i as u32)) as usize & (CHUNK_WORDS - 1)]);
     let (count, low) = (i64::from(index.count()), (address % BUCKET_BYTES) as i64);
@@ -329,7 +450,18 @@ pub fn find_rule(chunks: &impl Chunks, place: &TablePlace, address: u64) -> u16 
         step >>= 1;
         round += 1;
     }
-    row(found).rule()
+    let row = row(found);
+    // The row in force where the bucket starts has its second half before that.
+    let is_carried = sign_mask(found - 1);
+    let after = i64::from(row.fold_after());
+    let into = low - i64::from(row.low_byte());
+    let reached = is_carried | !sign_mask(into - after);
+    // Without a second half `after` is 0.
+    let applies = reached & sign_mask(-after);
+    Found {
+        rule: row.rule(),
+        step: row.fold_step() & applies as u64,
+    }
 }
 
 /// Reads registers beyond the three of [`Registers`]. A function keeps no promise about most of
@@ -372,7 +504,7 @@ pub fn caller_by_rule(
     let (cfa, fp) = match rule {
         Rule::NoInformation => return Err(StopReason::NoUnwindRow),
         Rule::End => return Err(StopReason::Root),
-        Rule::SignalFrame => return interrupted(callee, memory),
+        Rule::SignalFrame => return interrupted(callee.sp, memory),
         Rule::ReturnInRegister(register, offset) => {
             let sp = callee.sp.wrapping_add_signed(i64::from(offset));
             let pc = other(register)?;
@@ -397,18 +529,19 @@ pub fn caller_by_rule(
         }
     };
     // What `push %rbp` at a function's start leaves: both words in one read.
-    if fp == SavedFp::AtCfa(-16) {
+    let is_framed = callee.fp == cfa.wrapping_sub(16);
+    if fp == SavedFp::AtCfa(-16) || (fp == SavedFp::WhereFramed && is_framed) {
         let Some(pair) = memory.read::<16>(cfa.wrapping_sub(16)) else {
             return Err(StopReason::StackUnreadable);
         };
         return returned(Registers {
-            pc: word_of::<16>(&pair, 8),
+            pc: word_at(&pair, 8),
             sp: cfa,
-            fp: word_of::<16>(&pair, 0),
+            fp: word_at(&pair, 0),
         });
     }
     let fp = match fp {
-        SavedFp::Same => callee.fp,
+        SavedFp::Same | SavedFp::WhereFramed => callee.fp,
         SavedFp::AtCfa(offset) => load(plus(cfa, i32::from(offset)), memory)?,
         SavedFp::AtFp(offset) => load(plus(callee.fp, i32::from(offset)), memory)?,
     };
@@ -429,25 +562,43 @@ fn returned(caller: Registers) -> Result<Registers, StopReason> {
     Ok(caller)
 }
 
-/// Bytes from the stack pointer to the saved rbp while a signal handler's return runs.
+/// Bytes from the stack pointer to the saved registers while a signal handler's return runs.
 /// Source: `struct rt_sigframe` and `struct sigcontext` in `arch/x86/include/`: the handler has
 /// popped the return address, so rsp is at `uc`; the general registers begin 40 bytes on, in the
 /// order r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip.
-const SIGNAL_FP: u64 = 40 + 10 * 8;
+pub const SIGNAL_REGISTERS: u64 = 40;
+/// Bytes from the saved registers to rbp.
+const SIGNAL_FP: u64 = 10 * 8;
 /// Bytes from the saved rbp to the saved rsp and rip.
 const SIGNAL_SP_AFTER_FP: usize = 5 * 8;
 const SIGNAL_BYTES: usize = SIGNAL_SP_AFTER_FP + 16;
 
+/// The places of the registers in that order by their DWARF numbers, four bits each, from number 0
+/// up: rax, rdx, rcx, rbx, rsi, rdi, rbp, rsp, r8 to r15.
+const SIGNAL_PLACES: u64 = 0x7654_3210_fa89_becd;
+
+/// Bytes from the registers that a signal saved to the one with a DWARF number below 16.
 #[inline(always)]
-fn interrupted(callee: Registers, memory: &impl UserMemory) -> Result<Registers, StopReason> {
-    let Some(saved) = memory.read::<SIGNAL_BYTES>(callee.sp.wrapping_add(SIGNAL_FP)) else {
+#[must_use]
+pub const fn signal_register(number: u8) -> u64 {
+    ((SIGNAL_PLACES >> ((number & 15) * 4)) & 15) * 8
+}
+
+/// What a signal interrupted, given the stack pointer of the frame that returns from it.
+///
+/// # Errors
+/// When the stack cannot be read.
+#[inline(always)]
+pub fn interrupted(sp: u64, memory: &impl UserMemory) -> Result<Registers, StopReason> {
+    let at = sp.wrapping_add(SIGNAL_REGISTERS + SIGNAL_FP);
+    let Some(saved) = memory.read::<SIGNAL_BYTES>(at) else {
         return Err(StopReason::StackUnreadable);
     };
     // Its program counter may be any: a signal is also how a jump to nowhere ends.
     Ok(Registers {
-        pc: word_of::<SIGNAL_BYTES>(&saved, SIGNAL_SP_AFTER_FP + 8),
-        sp: word_of::<SIGNAL_BYTES>(&saved, SIGNAL_SP_AFTER_FP),
-        fp: word_of::<SIGNAL_BYTES>(&saved, 0),
+        pc: word_at(&saved, SIGNAL_SP_AFTER_FP + 8),
+        sp: word_at(&saved, SIGNAL_SP_AFTER_FP),
+        fp: word_at(&saved, 0),
     })
 }
 
@@ -462,13 +613,6 @@ fn load(address: u64, memory: &impl UserMemory) -> Result<u64, StopReason> {
         Some(bytes) => Ok(u64::from_ne_bytes(bytes)),
         None => Err(StopReason::StackUnreadable),
     }
-}
-
-#[inline(always)]
-fn word_of<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
-    let mut word = [0; 8];
-    word.copy_from_slice(&bytes[at..at + 8]);
-    u64::from_ne_bytes(word)
 }
 
 #[cfg(test)]
@@ -606,6 +750,28 @@ mod tests {
     }
 
     #[test]
+    fn a_saved_register_is_found_by_its_dwarf_number() {
+        let order = [13, 12, 14, 11, 9, 8, 10, 15, 0, 1, 2, 3, 4, 5, 6, 7];
+        for (number, place) in (0..).zip(order) {
+            assert_eq!(signal_register(number), place * 8, "register {number}");
+        }
+    }
+
+    #[test]
+    fn go_code_saves_the_frame_pointer_where_it_points() {
+        let memory = Memory::default()
+            .word(0x7020, 0xbbbb)
+            .word(0x7028, 0x40_2000);
+        let rule = Rule::Frame(Cfa::StackPointer(0x30), SavedFp::WhereFramed);
+        check_innermost(rule, CALLEE, &memory, (0x40_2000, 0x7030, 0x7010));
+        let framed = Registers {
+            fp: 0x7020,
+            ..CALLEE
+        };
+        check_innermost(rule, framed, &memory, (0x40_2000, 0x7030, 0xbbbb));
+    }
+
+    #[test]
     fn a_walk_ends_with_the_reason() {
         let memory = Memory::default()
             .word(0x7000, 0)
@@ -626,6 +792,7 @@ mod tests {
             Just(SavedFp::Same),
             any::<i16>().prop_map(SavedFp::AtCfa),
             any::<i16>().prop_map(SavedFp::AtFp),
+            Just(SavedFp::WhereFramed),
         ]
     }
 
@@ -649,6 +816,29 @@ mod tests {
             (0..=MAX_PARAMETER, any::<i32>()).prop_map(|(n, o)| Rule::ReturnInRegister(n, o)),
             (any_cfa(), any_fp()).prop_map(|(cfa, fp)| Rule::Frame(cfa, fp)),
         ]
+    }
+
+    fn any_fold() -> impl Strategy<Value = Option<Fold>> {
+        let moves = prop_oneof![Just(Moves::Pushes), Just(Moves::Pops)];
+        let fold = (1..=MOST_FOLD_BYTES, moves).prop_map(|(after, moves)| Fold { after, moves });
+        prop::option::of(fold)
+    }
+
+    fn row(low: u8, (rule, fold): (u16, Option<Fold>)) -> Row {
+        let row = Row::new(u64::from(low), rule);
+        fold.map_or(row, |fold| row.folded(fold))
+    }
+
+    /// What is found some bytes into a row, of a rule whose word is its number and bit 40.
+    fn word_after((rule, fold): (u16, Option<Fold>), bytes: u8) -> u64 {
+        let word = u64::from(rule) | 1 << 40;
+        match fold {
+            Some(fold) if bytes >= fold.after => match fold.moves {
+                Moves::Pushes => word + (8 << 32),
+                Moves::Pops => word - (8 << 32),
+            },
+            _ => word,
+        }
     }
 
     struct Held(Vec<Box<Chunk>>);
@@ -691,8 +881,8 @@ mod tests {
 
         #[test]
         fn the_search_finds_what_a_scan_finds(
-            carried in 0u16..9,
-            rows in prop::collection::btree_map(any::<u8>(), 1u16..=u16::MAX, 0..=127),
+            carried in (0u16..9, any_fold()),
+            rows in prop::collection::btree_map(any::<u8>(), (1u16..=u16::MAX, any_fold()), 0..=127),
             first in 0u32..1000,
         ) {
             let mut held = Held(vec![chunk(), chunk(), chunk()]);
@@ -700,13 +890,17 @@ mod tests {
             let place = TablePlace { first_bucket: 3, bucket_count: 4, index_word: 77, row_chunk: 1 };
             let at = CHUNK_WORDS as u32 + first;
             held.0[0][77 + 2] = IndexWord::new(at, rows.len() as u32).0;
-            held.0[2][first as usize] = Row::new(0, carried).0;
+            held.0[2][first as usize] = row(0x80, carried).0;
             for (i, (low, rule)) in rows.iter().enumerate() {
-                held.0[2][first as usize + 1 + i] = Row::new(u64::from(*low), *rule).0;
+                held.0[2][first as usize + 1 + i] = row(*low, *rule).0;
             }
             for low in 0..=255u8 {
-                let expected = rows.range(..=low).next_back().map_or(carried, |(_, rule)| *rule);
-                prop_assert_eq!(find_rule(&held, &place, 5 * 256 + u64::from(low)), expected);
+                let expected = match rows.range(..=low).next_back() {
+                    None => word_after(carried, u8::MAX),
+                    Some((start, rule)) => word_after(*rule, low - start),
+                };
+                let found = find_rule(&held, &place, 5 * 256 + u64::from(low));
+                prop_assert_eq!(found.word(u64::from(found.rule) | 1 << 40), expected);
             }
         }
     }
@@ -736,7 +930,8 @@ mod tests {
             assert_eq!(rule.encode(), word, "{rule:?}");
         }
         assert_eq!(Rule::decode(10), Err(UnknownRule(10)));
-        assert_eq!(Rule::decode(0x301), Err(UnknownRule(0x301)));
+        let go = Rule::Frame(Cfa::StackPointer(8), SavedFp::WhereFramed);
+        assert_eq!(go.encode(), 0x0000_0008_0000_0301);
     }
 
     #[test]
@@ -748,7 +943,7 @@ mod tests {
             ..TablePlace::default()
         };
         for address in [0, 2 * 256, 7 * 256, 1 << 40, u64::MAX, 4 * 256] {
-            assert_eq!(find_rule(&held, &place, address), NO_INFORMATION);
+            assert_eq!(find_rule(&held, &place, address), Found::NOTHING);
         }
     }
 }

@@ -1,13 +1,27 @@
 //! Records of the sample ring.
 //!
 //! One record is a [`SampleHeader`], then `kernel_count` kernel addresses, then `user_count`
-//! frame words (see [`crate::frame`]), each 8 bytes, innermost frame first. Native byte order: the
-//! record never leaves the host.
+//! words, each 8 bytes. Native byte order: the record never leaves the host. The words are
+//!
+//! - of [`KIND_STACK`] the frames (see [`crate::frame`]), innermost first;
+//! - of [`KIND_UNWALKED`] the task's user registers by their DWARF numbers, the program counter as
+//!   number 16, then the address of a part of the stack, then that part itself.
 
 use crate::limits::COMM_BYTES;
 
 /// [`SampleHeader::kind`] of a sample whose stacks are already walked.
 pub const KIND_STACK: u16 = 1;
+
+/// [`SampleHeader::kind`] of a sample whose user stack the kernel side had no tables for: the user
+/// side walks it.
+pub const KIND_UNWALKED: u16 = 2;
+
+/// Registers of an unwalked sample: the 16 general ones and the program counter.
+/// Source: System V ABI for x86-64, figure 3.36.
+pub const RAW_REGISTERS: usize = 17;
+
+/// Words of an unwalked sample before its part of the stack: registers and an address.
+pub const RAW_HEAD_WORDS: usize = RAW_REGISTERS + 1;
 
 /// [`SampleHeader::probe`] of the on-CPU probe.
 pub const PROBE_CPU: u16 = 1;
@@ -16,13 +30,14 @@ pub const PROBE_CPU: u16 = 1;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SampleHeader {
-    /// What follows the header: [`KIND_STACK`].
+    /// What follows the header: [`KIND_STACK`] or [`KIND_UNWALKED`].
     pub kind: u16,
     /// The probe that took the sample: [`PROBE_CPU`].
     pub probe: u16,
     /// Kernel addresses after the header, at most [`crate::limits::MAX_KERNEL_FRAMES`].
     pub kernel_count: u16,
-    /// Frame words after the kernel addresses, at most [`crate::limits::MAX_USER_FRAMES`].
+    /// Words after the kernel addresses: frames, at most [`crate::limits::MAX_USER_FRAMES`], or the
+    /// words of an unwalked sample.
     pub user_count: u16,
     /// Process id (the kernel's tgid), in the initial pid namespace.
     pub pid: u32,
@@ -38,12 +53,15 @@ pub struct SampleHeader {
     pub cgroup_id: u64,
     /// Name of the thread, padded with NUL.
     pub comm: [u8; COMM_BYTES],
-    /// Why the user stack ends: a [`crate::stop::StopReason`]; any byte may arrive here.
+    /// Why the user stack ends, or was not walked: a [`crate::stop::StopReason`]; any byte may
+    /// arrive here.
     pub user_stop: u8,
     /// Why the kernel stack ends: a [`crate::stop::StopReason`]; any byte may arrive here.
     pub kernel_stop: u8,
+    /// 1 when the task was in a system call: its user program counter is a return address.
+    pub in_syscall: u8,
     /// Always zero.
-    pub _pad: [u8; 6],
+    pub _pad: [u8; 5],
 }
 
 /// Bytes of a [`SampleHeader`].
@@ -53,7 +71,7 @@ const _: () = assert!(
     size_of::<SampleHeader>() == HEADER_BYTES,
     "no hidden padding"
 );
-const _: () = assert!(4 * 2 + 4 * 4 + 2 * 8 + COMM_BYTES + 2 + 6 == HEADER_BYTES);
+const _: () = assert!(4 * 2 + 4 * 4 + 2 * 8 + COMM_BYTES + 3 + 5 == HEADER_BYTES);
 
 // SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
 #[cfg(feature = "user")]

@@ -25,6 +25,7 @@ pub static CONFIG: Global<ProbeConfig> = Global::new(ProbeConfig {
     kernel_frames: 0,
     task_stack_offset: 0,
     task_tgid_offset: 0,
+    unwalked_ring_bytes: 0,
 });
 
 /// What to sample: key target, value nothing. Written by the loader and `follow_fork`, read at

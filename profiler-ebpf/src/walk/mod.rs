@@ -89,7 +89,8 @@ impl Walk {
             comm: bpf_get_current_comm().unwrap_or_default(),
             user_stop: StopReason::Absent as u8,
             kernel_stop: StopReason::Absent as u8,
-            _pad: [0; 6],
+            in_syscall: 0,
+            _pad: [0; 5],
         };
     }
 

@@ -391,6 +391,7 @@ fn load_object(settings: &Settings, ring_bytes: usize) -> Result<Ebpf, BpfError>
         task_stack_offset: kernel.offset("task_struct", "stack")?,
         kernel_frames: kernel_frames(),
         task_tgid_offset: kernel.offset("task_struct", "tgid")?,
+        unwalked_ring_bytes: u32::try_from(ring_bytes / 2).expect("at most MAX_RING_BYTES"),
     };
     let log_level = if log::log_enabled!(log::Level::Debug) {
         aya_log::Level::Debug as u8

@@ -102,9 +102,10 @@ impl Lookup {
     /// The rule for an ELF address.
     #[must_use]
     pub fn rule(&self, address: u64) -> Rule {
-        let number = find_rule(self, &self.place, address);
-        let rule = self.rules.get(usize::from(number));
-        rule.copied().unwrap_or(Rule::NoInformation)
+        let found = find_rule(self, &self.place, address);
+        let rule = self.rules.get(usize::from(found.rule));
+        let word = rule.map_or(0, |rule| found.word(rule.encode()));
+        Rule::decode(word).unwrap_or(Rule::NoInformation)
     }
 }
 

@@ -1,0 +1,271 @@
+//! One step of a walk: which way leads from a frame to its caller.
+//!
+//! In: a [`Cursor`] at a frame, and what is known of the frame's code. Out: a cursor at its caller,
+//! or why the walk ends. Rules come first, then the frame pointer, and each is believed only as far
+//! as the code bears it out. The kernel side, the user side, the tests and the fuzzers all walk by
+//! this.
+
+use crate::{
+    code::{BEGIN_BYTES, SIGNAL_RETURN, SIGNAL_RETURN_BYTES, begins_stack},
+    frame::{Position, Source},
+    step::{
+        CallCheck, Depth, Growth, Registers, UserMemory, caller_by_frame_pointer,
+        caller_by_return_on_top, check_return_address,
+    },
+    stop::StopReason,
+    unwind::{OtherRegisters, Rule, SIGNAL_REGISTERS, SavedFp, caller_by_rule, interrupted},
+};
+
+/// What is known of the code that a frame runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Knowledge {
+    /// The word of the rule in force.
+    Rule(u64),
+    /// The object describes its code, but not this.
+    NoRow,
+    /// The object does not describe its code.
+    NoTable,
+    /// There is no object: the code was made while the program ran.
+    Generated,
+}
+
+/// The frame that a walk has come to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    /// Its registers.
+    pub registers: Registers,
+    /// Where a signal saved its registers; 0 for all frames but those that a signal interrupted.
+    pub saved_at: u64,
+    /// Bits of what it is.
+    flags: u64,
+}
+
+/// The frame may be anywhere in its function: it was interrupted.
+const INTERRUPTED: u64 = 1;
+/// Its program counter is the address after a call, or after a system call.
+const RETURNS: u64 = 2;
+/// It was found by the frame pointer.
+const BY_FRAME_POINTER: u64 = 4;
+/// Its return address still has to be compared with the code before it.
+const UNCHECKED: u64 = 8;
+
+impl Cursor {
+    /// The frame that a sample was taken in. In a system call the program counter is the address
+    /// after the instruction that made it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn innermost(registers: Registers, position: Position) -> Self {
+        let returns = match position {
+            Position::Exact => 0,
+            Position::ReturnAddress => RETURNS,
+        };
+        Self {
+            registers,
+            saved_at: 0,
+            flags: INTERRUPTED | returns,
+        }
+    }
+
+    /// What its program counter means.
+    #[inline(always)]
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        if self.flags & RETURNS == 0 {
+            Position::Exact
+        } else {
+            Position::ReturnAddress
+        }
+    }
+
+    /// How it was found.
+    #[inline(always)]
+    #[must_use]
+    pub const fn source(&self) -> Source {
+        if self.flags & BY_FRAME_POINTER == 0 {
+            Source::Exact
+        } else if self.flags & UNCHECKED == 0 {
+            Source::FramePointer
+        } else {
+            Source::UncheckedFramePointer
+        }
+    }
+
+    /// The address to look its code up with: a return address belongs to the call before it, which
+    /// may be the last instruction of its function.
+    #[inline(always)]
+    #[must_use]
+    pub const fn lookup(&self) -> u64 {
+        self.registers.pc.wrapping_sub((self.flags & RETURNS) >> 1)
+    }
+
+    #[inline(always)]
+    const fn depth(&self) -> Depth {
+        if self.flags & INTERRUPTED == 0 {
+            Depth::Caller
+        } else {
+            Depth::Innermost
+        }
+    }
+
+    /// Whether the frame is one. Where rules vouch for nothing, a return address must follow a call,
+    /// or lead into the code that returns from a signal handler.
+    ///
+    /// # Errors
+    /// [`StopReason::NotACall`] when it is none: the walk ends before it.
+    #[inline(always)]
+    pub fn confirm(&mut self, code: Knowledge, memory: &impl UserMemory) -> Result<(), StopReason> {
+        let is_ruled = matches!(code, Knowledge::Rule(_));
+        if is_ruled || self.flags & (INTERRUPTED | BY_FRAME_POINTER) != 0 {
+            return Ok(());
+        }
+        match check_return_address(self.registers.pc, memory) {
+            Ok(CallCheck::Passed) => Ok(()),
+            Ok(CallCheck::CodeUnreadable) => {
+                self.flags |= BY_FRAME_POINTER | UNCHECKED;
+                Ok(())
+            }
+            Err(_) if self.returns_from_signal(memory) => Ok(()),
+            Err(reason) => Err(reason),
+        }
+    }
+
+    /// Whether the code is `mov $15, %rax; syscall` and has got this far.
+    #[inline(always)]
+    fn returns_from_signal(&self, memory: &impl UserMemory) -> bool {
+        // In the system call itself the program counter is past the end.
+        let made = INTERRUPTED | RETURNS;
+        let past_end = self.flags & made == made;
+        let start = self.registers.pc.wrapping_sub(if past_end {
+            SIGNAL_RETURN_BYTES as u64
+        } else {
+            0
+        });
+        match memory.read::<SIGNAL_RETURN_BYTES>(start) {
+            Some(code) => same(&code, &SIGNAL_RETURN),
+            None => false,
+        }
+    }
+}
+
+#[inline(always)]
+fn same(one: &[u8; SIGNAL_RETURN_BYTES], other: &[u8; SIGNAL_RETURN_BYTES]) -> bool {
+    // Verifier: one comparison at the end, no branch for each byte.
+    let (mut i, mut differing) = (0, 0);
+    while i < SIGNAL_RETURN_BYTES {
+        differing |= one[i] ^ other[i];
+        i += 1;
+    }
+    differing == 0
+}
+
+/// Finds the caller. `others` are the registers of an interrupted frame.
+///
+/// # Errors
+/// The reason the walk ends, [`StopReason::Root`] at the outermost frame.
+#[inline(always)]
+pub fn caller(
+    callee: &Cursor,
+    code: Knowledge,
+    growth: Growth,
+    others: &impl OtherRegisters,
+    memory: &impl UserMemory,
+) -> Result<Cursor, StopReason> {
+    let rule = match code {
+        Knowledge::Rule(word) => Rule::decode(word).unwrap_or(Rule::NoInformation),
+        _ => Rule::NoInformation,
+    };
+    let depth = callee.depth();
+    let by_frame_pointer = match rule {
+        Rule::NoInformation => true,
+        // The Go runtime changes stacks in the middle of functions, and says nothing of it. Its
+        // frame pointers lead across.
+        Rule::Frame(_, SavedFp::WhereFramed) => depth == Depth::Caller,
+        _ => false,
+    };
+    if !by_frame_pointer {
+        let registers = caller_by_rule(rule, callee.registers, depth, others, memory)?;
+        return Ok(match rule {
+            Rule::SignalFrame => after_signal(callee, registers),
+            _ => Cursor {
+                registers,
+                saved_at: 0,
+                flags: RETURNS,
+            },
+        });
+    }
+    if callee.returns_from_signal(memory) {
+        let registers = interrupted(callee.registers.sp, memory)?;
+        return Ok(after_signal(callee, registers));
+    }
+    without_rule(callee, code, growth, memory)
+}
+
+#[inline(always)]
+fn after_signal(callee: &Cursor, registers: Registers) -> Cursor {
+    Cursor {
+        registers,
+        saved_at: callee.registers.sp.wrapping_add(SIGNAL_REGISTERS),
+        flags: INTERRUPTED,
+    }
+}
+
+/// The caller of code that no rule describes.
+#[inline(always)]
+fn without_rule(
+    callee: &Cursor,
+    code: Knowledge,
+    growth: Growth,
+    memory: &impl UserMemory,
+) -> Result<Cursor, StopReason> {
+    let (registers, depth) = (callee.registers, callee.depth());
+    if depth == Depth::Innermost
+        && code == Knowledge::NoRow
+        && let Some(registers) = caller_by_return_on_top(registers, memory)
+    {
+        return Ok(Cursor {
+            registers,
+            saved_at: 0,
+            flags: RETURNS | BY_FRAME_POINTER,
+        });
+    }
+    if registers.fp == 0 && depth == Depth::Caller && code == Knowledge::NoRow {
+        return Err(begins(registers.pc, memory));
+    }
+    let found = match caller_by_frame_pointer(registers, depth, growth, memory) {
+        Ok(found) => found,
+        Err(reason) => return Err(why_cut(reason, code)),
+    };
+    let unchecked = match found.check {
+        CallCheck::Passed => 0,
+        CallCheck::CodeUnreadable => UNCHECKED,
+    };
+    Ok(Cursor {
+        registers: found.registers,
+        saved_at: 0,
+        flags: RETURNS | BY_FRAME_POINTER | unchecked,
+    })
+}
+
+/// Whether a frame without a frame pointer and without a rule is the outermost one.
+#[inline(always)]
+fn begins(pc: u64, memory: &impl UserMemory) -> StopReason {
+    let before = memory.read::<BEGIN_BYTES>(pc.wrapping_sub(BEGIN_BYTES as u64));
+    let after = memory.read::<BEGIN_BYTES>(pc);
+    match (before, after) {
+        (Some(before), Some(after)) if begins_stack(&before, &after) => StopReason::Root,
+        _ => StopReason::NoUnwindRow,
+    }
+}
+
+/// Where a description was to be expected, its absence is the reason.
+#[inline(always)]
+fn why_cut(reason: StopReason, code: Knowledge) -> StopReason {
+    match (reason, code) {
+        (StopReason::Root, Knowledge::Generated) => StopReason::NoFramePointer,
+        (StopReason::Root, _) => StopReason::Root,
+        (_, Knowledge::NoRow) => StopReason::NoUnwindRow,
+        (_, Knowledge::NoTable) => StopReason::NoCallFrameInfo,
+        (reason, _) => reason,
+    }
+}
