@@ -1,8 +1,9 @@
 //! Unwind tables: an object's call frame information, compiled into what a stack walk searches.
 //!
 //! In: an ELF file. Out: a [`Table`] of rows and rules, and a [`Layout`] of it in the words that go
-//! into chunks. What a rule means and how an address is found is `profiler_common::unwind`'s.
-//! Whoever keeps tables resident gives each of the table's rules its number among all rules.
+//! into chunks; and [`walk`], which walks a stack by them. What a rule means and how an address is
+//! found is `profiler_common::unwind`'s. Whoever keeps tables resident gives each of the table's rules
+//! its number among all rules.
 //!
 //! A crafted file may cost its own stacks but nothing else: every size is bounded, every row takes
 //! at least a byte of the section, and common entries are read where they are, once.
@@ -11,6 +12,7 @@ mod compile;
 mod layout;
 mod rule;
 mod section;
+mod walk;
 
 use std::{fs::File, io};
 
@@ -20,6 +22,7 @@ pub use compile::MOST_ROWS;
 pub use layout::{Layout, Lookup};
 pub use rule::Cause;
 pub use section::{CodeRange, FrameFormat, MOST_FRAME_BYTES, Sections};
+pub use walk::{AllRegisters, Code, Walked, WalkedFrame, walk};
 
 /// One row: a rule, from an address to the next row's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

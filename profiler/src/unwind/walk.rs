@@ -1,0 +1,258 @@
+//! Walks a stack on the user side, by the step that the kernel side takes.
+//!
+//! In: the innermost frame's registers, the task's memory, and what is known of its code. Out: the
+//! frames, and why there are no more. Samples that arrive unwalked and core files are walked here;
+//! what a step does is `profiler_common::walk`'s.
+
+use profiler_common::{
+    frame::{Position, Source},
+    limits::MAX_USER_FRAMES,
+    step::{Growth, UserMemory},
+    stop::StopReason,
+    unwind::{OtherRegisters, signal_register},
+    walk::{Cursor, Knowledge, caller},
+};
+
+/// General registers and the program counter by their DWARF numbers.
+/// Source: System V ABI for x86-64, figure 3.36.
+pub type AllRegisters = [u64; 17];
+
+/// General registers by their DWARF numbers; the program counter has the one after.
+const GENERAL_REGISTERS: u8 = 16;
+
+/// What is known of code, by runtime address.
+pub trait Code {
+    /// What is known of the code at an address, and whether it may switch stacks.
+    ///
+    /// # Errors
+    /// The reason why the walk ends at the frame that runs this code. The frame is kept.
+    fn look_up(&self, address: u64) -> Result<(Knowledge, Growth), StopReason>;
+}
+
+/// A frame of a walked stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WalkedFrame {
+    /// Its program counter, a runtime address.
+    pub pc: u64,
+    /// What the program counter means.
+    pub position: Position,
+    /// How the frame was found.
+    pub source: Source,
+}
+
+/// A walked stack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Walked {
+    /// The frames, innermost first: at most [`MAX_USER_FRAMES`].
+    pub frames: Vec<WalkedFrame>,
+    /// Why there are no more.
+    pub stop: StopReason,
+}
+
+/// Walks a stack from its innermost frame. `registers` are those of that frame.
+#[must_use]
+pub fn walk<M: UserMemory, C: Code>(
+    innermost: Cursor,
+    registers: &AllRegisters,
+    memory: &M,
+    code: &C,
+) -> Walked {
+    let mut frames = Vec::new();
+    let mut cursor = innermost;
+    let stop = loop {
+        if frames.len() == MAX_USER_FRAMES {
+            break StopReason::TooDeep;
+        }
+        let found = code.look_up(cursor.lookup());
+        if let Ok((knowledge, _)) = found
+            && let Err(reason) = cursor.confirm(knowledge, memory)
+        {
+            break reason;
+        }
+        frames.push(WalkedFrame {
+            pc: cursor.registers.pc,
+            position: cursor.position(),
+            source: cursor.source(),
+        });
+        let next = found.and_then(|(knowledge, growth)| {
+            let others = Interrupted {
+                saved_at: cursor.saved_at,
+                registers,
+                memory,
+            };
+            caller(&cursor, knowledge, growth, &others, memory)
+        });
+        match next {
+            Ok(caller) => cursor = caller,
+            Err(reason) => break reason,
+        }
+    };
+    Walked { frames, stop }
+}
+
+/// All registers of an interrupted frame: the sample has those of the innermost one, and a signal
+/// saves those of the frame that it interrupts. The step asks for no others.
+struct Interrupted<'a, M> {
+    /// Where a signal saved them; 0 in the innermost frame.
+    saved_at: u64,
+    registers: &'a AllRegisters,
+    memory: &'a M,
+}
+
+impl<M: UserMemory> OtherRegisters for Interrupted<'_, M> {
+    fn read(&self, number: u8) -> Option<u64> {
+        if number >= GENERAL_REGISTERS {
+            return None;
+        }
+        if self.saved_at == 0 {
+            return Some(self.registers[usize::from(number)]);
+        }
+        let at = self.saved_at.wrapping_add(signal_register(number));
+        self.memory.read::<8>(at).map(u64::from_ne_bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use profiler_common::{
+        step::Registers,
+        unwind::{Cfa, Rule, SIGNAL_REGISTERS, SavedFp},
+    };
+
+    use super::*;
+
+    /// Memory by words, and rules by the address that they begin at.
+    #[derive(Default)]
+    struct Task {
+        words: BTreeMap<u64, u64>,
+        rules: BTreeMap<u64, Result<Rule, StopReason>>,
+    }
+
+    impl Task {
+        fn word(mut self, address: u64, value: u64) -> Self {
+            self.words.insert(address, value);
+            self
+        }
+
+        fn rule(mut self, from: u64, rule: Rule) -> Self {
+            self.rules.insert(from, Ok(rule));
+            self
+        }
+
+        fn refused(mut self, from: u64, reason: StopReason) -> Self {
+            self.rules.insert(from, Err(reason));
+            self
+        }
+
+        #[track_caller]
+        fn check(&self, registers: AllRegisters, pcs: &[u64], stop: StopReason) {
+            let innermost = Registers {
+                pc: registers[16],
+                sp: registers[7],
+                fp: registers[6],
+            };
+            let cursor = Cursor::innermost(innermost, Position::Exact);
+            let walked = walk(cursor, &registers, self, self);
+            let found: Vec<u64> = walked.frames.iter().map(|frame| frame.pc).collect();
+            assert_eq!((found.as_slice(), walked.stop), (pcs, stop));
+        }
+    }
+
+    impl UserMemory for Task {
+        fn read<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+            let mut out = [0; N];
+            for (i, byte) in (0..).zip(&mut out) {
+                let at = address + i;
+                *byte = self.words.get(&(at & !7))?.to_ne_bytes()[(at & 7) as usize];
+            }
+            Some(out)
+        }
+    }
+
+    impl Code for Task {
+        fn look_up(&self, address: u64) -> Result<(Knowledge, Growth), StopReason> {
+            let last = self.rules.range(..=address).next_back();
+            let (_, rule) = last.ok_or(StopReason::UnknownCode)?;
+            Ok((Knowledge::Rule((*rule)?.encode()), Growth::Strict))
+        }
+    }
+
+    /// `sp + 16` is the CFA, and rbp is untouched.
+    const PUSHED_ONE: Rule = Rule::Frame(Cfa::StackPointer(16), SavedFp::Same);
+    const SP: u64 = 0x7000;
+
+    fn registers(pc: u64) -> AllRegisters {
+        let mut registers = [0; 17];
+        registers[7] = SP;
+        registers[16] = pc;
+        registers
+    }
+
+    #[test]
+    fn rules_lead_from_frame_to_frame_until_one_says_that_it_is_the_last() {
+        Task::default()
+            .rule(0x40_1000, PUSHED_ONE)
+            .rule(0x40_2000, Rule::End)
+            .word(SP + 8, 0x40_1010)
+            .word(SP + 24, 0x40_2000)
+            .word(SP + 40, 0x40_2001)
+            .check(
+                registers(0x40_1080),
+                // The call before 0x40_2000 is the last instruction of the first function.
+                &[0x40_1080, 0x40_1010, 0x40_2000, 0x40_2001],
+                StopReason::Root,
+            );
+    }
+
+    #[test]
+    fn a_lookup_that_is_refused_keeps_the_frame() {
+        Task::default()
+            .rule(0x40_1000, PUSHED_ONE)
+            .refused(0x40_2000, StopReason::NoTableYet)
+            .word(SP + 8, 0x40_2010)
+            .check(
+                registers(0x40_1080),
+                &[0x40_1080, 0x40_2010],
+                StopReason::NoTableYet,
+            );
+    }
+
+    #[test]
+    fn what_a_signal_interrupted_has_the_registers_that_were_saved() {
+        const R10: u8 = 10;
+        let saved = SP + 16 + SIGNAL_REGISTERS;
+        let by_r10 = Rule::Frame(Cfa::Register(R10, 8), SavedFp::Same);
+        let mut innermost = registers(0x40_1000);
+        // The handler's own r10 is of no use any more.
+        innermost[usize::from(R10)] = 0xdead;
+        let saved_registers = (0..17).map(|i| saved + i * 8);
+        saved_registers
+            .fold(Task::default(), |task, at| task.word(at, 0))
+            .rule(0x40_1000, PUSHED_ONE)
+            .rule(0x40_2000, Rule::SignalFrame)
+            .rule(0x40_3000, by_r10)
+            .rule(0x40_4000, Rule::End)
+            .word(SP + 8, 0x40_2001)
+            .word(saved + 15 * 8, 0x9000)
+            .word(saved + 16 * 8, 0x40_3000)
+            .word(saved + signal_register(R10), 0x9100)
+            .word(0x9100, 0x40_4010)
+            .check(
+                innermost,
+                &[0x40_1000, 0x40_2001, 0x40_3000, 0x40_4010],
+                StopReason::Root,
+            );
+    }
+
+    #[test]
+    fn a_stack_without_end_is_cut() {
+        let mut task = Task::default().rule(0x40_1000, PUSHED_ONE);
+        for frame in 0..=MAX_USER_FRAMES as u64 {
+            task = task.word(SP + 8 + frame * 16, 0x40_1010);
+        }
+        let pcs = [0x40_1010; MAX_USER_FRAMES];
+        task.check(registers(0x40_1010), &pcs, StopReason::TooDeep);
+    }
+}
