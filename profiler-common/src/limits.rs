@@ -25,7 +25,7 @@ pub const STACK_COPY_PAGES: usize = 5;
 pub const RED_ZONE_BYTES: u64 = 128;
 
 /// User frames walked by one program of the tail-call flavour.
-pub const FRAMES_PER_PROGRAM: usize = 32;
+pub const FRAMES_PER_PROGRAM: usize = 17;
 
 /// Tail calls one sample may take.
 /// Source: `MAX_TAIL_CALL_CNT` in `include/linux/bpf.h` is 33; older kernels stop at 32.
@@ -59,7 +59,8 @@ pub const COMM_BYTES: usize = 16;
 /// The smallest sample ring, in bytes. The loader makes it larger by CPUs and frequency.
 pub const MIN_RING_BYTES: usize = 2 << 20;
 
-const _: () = assert!(MAX_TAIL_CALLS * FRAMES_PER_PROGRAM >= MAX_USER_FRAMES);
+// One round more than frames: the last finds the stack too deep.
+const _: () = assert!(MAX_TAIL_CALLS * FRAMES_PER_PROGRAM > MAX_USER_FRAMES);
 const _: () = assert!(MAX_KERNEL_FRAMES + MAX_USER_FRAMES <= SCRATCH_FRAMES);
 const _: () = assert!(
     (MAX_KERNEL_FRAMES + 1 + crate::wire::RAW_HEAD_WORDS) * 8 + STACK_COPY_PAGES * PAGE_BYTES

@@ -44,7 +44,14 @@ pub fn cpu_tail_next(ctx: PerfEventContext) -> u32 {
 /// Makes the children of targets targets, before they run. `sched_process_fork`.
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn follow_fork(ctx: RawTracePointContext) -> i32 {
-    probes::fork::follow(&ctx);
+    probes::lifecycle::forked(&ctx);
+    0
+}
+
+/// Forgets where a process's code lay once it runs another program. `sched_process_exec`.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn forget_exec(_ctx: RawTracePointContext) -> i32 {
+    probes::lifecycle::executed();
     0
 }
 

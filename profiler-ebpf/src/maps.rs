@@ -9,8 +9,9 @@ use aya_ebpf::{
 use profiler_common::{
     config::{ProbeConfig, TargetKey},
     counters::{COUNTERS, Counter},
-    limits::{CHUNK_WORDS, MAX_CHUNKS, MAX_PROCESSES, MAX_TARGETS, MIN_RING_BYTES},
+    limits::{CHUNK_WORDS, MAX_CHUNKS, MAX_PROCESSES, MAX_TABLES, MAX_TARGETS, MIN_RING_BYTES},
     mapping::{Chunk, ProcessEntry},
+    unwind::{MAX_RULES, TableEntry},
 };
 
 use crate::walk::Walk;
@@ -26,6 +27,7 @@ pub static CONFIG: Global<ProbeConfig> = Global::new(ProbeConfig {
     task_stack_offset: 0,
     task_tgid_offset: 0,
     unwalked_ring_bytes: 0,
+    follow_children: 0,
 });
 
 /// What to sample: key target, value nothing. Written by the loader and `follow_fork`, read at
@@ -35,8 +37,9 @@ pub static CONFIG: Global<ProbeConfig> = Global::new(ProbeConfig {
 pub static TARGETS: HashMap<TargetKey, u8, MAX_TARGETS> = HashMap::new();
 
 /// The mapping table of each known process: key pid, value where its table lies. Written by the
-/// user side, read at each tick that falls on a target. When full, frames of further processes
-/// leave as runtime addresses, which the user side translates.
+/// user side, read at each tick that falls on a target; `forget_exec` and `follow_fork` take an
+/// entry out when the pid stands for another program. When full, the samples of further processes
+/// leave unwalked.
 #[btf_map]
 pub static PROCESSES: HashMap<u32, ProcessEntry, MAX_PROCESSES> = HashMap::new();
 
@@ -44,6 +47,17 @@ pub static PROCESSES: HashMap<u32, ProcessEntry, MAX_PROCESSES> = HashMap::new()
 /// (flag 1024 is `BPF_F_MMAPABLE`). Read at each frame.
 #[btf_map]
 pub static CHUNKS: ArrayOfMaps<Array<[u32; CHUNK_WORDS], 1, 1024>, MAX_CHUNKS> = ArrayOfMaps::new();
+
+/// Where the unwind table of each object lies, by the slot that mapping entries name (flag 1024 is
+/// `BPF_F_MMAPABLE`). Written by the user side through `mmap`, read when a walk comes to another
+/// mapping. When full, an object has slot 0, and the stacks that pass through it are cut.
+#[btf_map]
+pub static TABLES: Array<TableEntry, MAX_TABLES, 1024> = Array::new();
+
+/// The unwind rules of all tables, as words, by the number that rows name. Written by the user side
+/// through `mmap`, read at each frame. When full, rows of further rules have none.
+#[btf_map]
+pub static RULES: Array<u64, MAX_RULES, 1024> = Array::new();
 
 /// The state of the walk that runs on this CPU. One context class (perf events) uses it: those
 /// programs do not nest.

@@ -1,11 +1,13 @@
 //! Reads of the current task: its user registers, its user memory, fields of its `task_struct`.
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     EbpfContext,
     bindings::{bpf_perf_event_data, pt_regs},
     helpers::{
         bpf_probe_read_kernel, bpf_probe_read_user_buf,
-        generated::{bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs},
+        generated::{self, bpf_get_current_task, bpf_get_current_task_btf, bpf_task_pt_regs},
     },
     programs::PerfEventContext,
 };
@@ -13,6 +15,8 @@ use profiler_common::{
     frame::Position,
     step::{Registers, UserMemory},
     stop::StopReason,
+    unwind::{OtherRegisters, signal_register},
+    wire::RAW_REGISTERS,
 };
 
 use crate::maps::CONFIG;
@@ -36,14 +40,6 @@ pub enum RegisterSource {
     TaskStack,
 }
 
-/// User registers, and whether the pc in them is a return address.
-pub struct UserRegisters {
-    /// The registers.
-    pub registers: Registers,
-    /// [`Position::ReturnAddress`] in a system call: the pc is the address after `syscall`.
-    pub position: Position,
-}
-
 /// Whether the tick fell in user code.
 #[inline(always)]
 pub fn in_user_code(ctx: &PerfEventContext) -> bool {
@@ -53,7 +49,8 @@ pub fn in_user_code(ctx: &PerfEventContext) -> bool {
     cs & USER_PRIVILEGE == USER_PRIVILEGE
 }
 
-/// The current task's registers in user code: where it is, or where it will return to.
+/// Takes the current task's registers in user code: where it is, or where it will return to.
+/// `entry` is room for what the task entered the kernel with.
 ///
 /// # Errors
 /// [`StopReason::Absent`] for a task without user code (a kernel thread).
@@ -61,75 +58,92 @@ pub fn in_user_code(ctx: &PerfEventContext) -> bool {
 pub fn user_registers(
     ctx: &PerfEventContext,
     source: RegisterSource,
-) -> Result<UserRegisters, StopReason> {
+    entry: &mut pt_regs,
+    registers: &mut [u64; RAW_REGISTERS],
+) -> Result<Position, StopReason> {
     if in_user_code(ctx) {
         let data = ctx.as_ptr().cast::<bpf_perf_event_data>();
         // SAFETY: the context of a perf_event program is a `bpf_perf_event_data`.
-        if unsafe { (*data).regs.cs } == USER_CS_32 {
+        let regs = unsafe { &raw const (*data).regs };
+        // SAFETY: as above.
+        if unsafe { (*regs).cs } == USER_CS_32 {
             return Err(StopReason::Code32Bit);
         }
         // SAFETY: as above.
-        let pc = unsafe { (*data).regs.rip };
-        // SAFETY: as above.
-        let sp = unsafe { (*data).regs.rsp };
-        // SAFETY: as above.
-        let fp = unsafe { (*data).regs.rbp };
-        return Ok(UserRegisters {
-            registers: Registers { pc, sp, fp },
-            position: Position::Exact,
-        });
+        unsafe { by_dwarf_number(regs, registers) };
+        return Ok(Position::Exact);
     }
-    let regs = match source {
-        RegisterSource::Helper => entry_registers_by_helper(),
-        RegisterSource::TaskStack => entry_registers_by_task_stack(),
-    };
-    let Some(regs) = regs else {
-        return Err(StopReason::RegistersUnreadable);
-    };
-    if regs.cs & USER_PRIVILEGE != USER_PRIVILEGE || regs.rip == 0 {
+    read_entry_registers(source, entry).ok_or(StopReason::RegistersUnreadable)?;
+    if entry.cs & USER_PRIVILEGE != USER_PRIVILEGE || entry.rip == 0 {
         return Err(StopReason::Absent);
     }
-    if regs.cs == USER_CS_32 {
+    if entry.cs == USER_CS_32 {
         return Err(StopReason::Code32Bit);
     }
+    // SAFETY: a reference is valid.
+    unsafe { by_dwarf_number(entry, registers) };
     // The kernel keeps the number of the system call here, and -1 for interrupts and faults.
-    let position = if (regs.orig_rax as i64) >= 0 {
+    Ok(if (entry.orig_rax as i64) >= 0 {
         Position::ReturnAddress
     } else {
         Position::Exact
-    };
-    let registers = Registers {
-        pc: regs.rip,
-        sp: regs.rsp,
-        fp: regs.rbp,
-    };
-    Ok(UserRegisters {
-        registers,
-        position,
     })
 }
 
+/// The registers by their DWARF numbers: System V ABI for x86-64, figure 3.36.
+///
+/// # Safety
+/// `regs` can be read.
 #[inline(always)]
-fn entry_registers_by_helper() -> Option<pt_regs> {
-    // SAFETY: gives the current task, which lives as long as the program runs.
-    let task = unsafe { bpf_get_current_task_btf() };
-    // SAFETY: `task` is a task, fresh from the helper.
-    let regs = unsafe { bpf_task_pt_regs(task) } as *const pt_regs;
-    // SAFETY: the helper checks the address; a bad one is an error.
-    unsafe { bpf_probe_read_kernel(regs) }.ok()
+unsafe fn by_dwarf_number(regs: *const pt_regs, registers: &mut [u64; RAW_REGISTERS]) {
+    macro_rules! take {
+        ($($number:literal $register:ident),*) => {
+            $(
+                // SAFETY: the caller says so.
+                registers[$number] = unsafe { (*regs).$register };
+            )*
+        };
+    }
+    take!(
+        0 rax, 1 rdx, 2 rcx, 3 rbx, 4 rsi, 5 rdi, 6 rbp, 7 rsp,
+        8 r8, 9 r9, 10 r10, 11 r11, 12 r12, 13 r13, 14 r14, 15 r15, 16 rip
+    );
+}
+
+/// The registers that a walk begins with.
+#[inline(always)]
+pub fn walk_registers(registers: &[u64; RAW_REGISTERS]) -> Registers {
+    Registers {
+        pc: registers[16],
+        sp: registers[7],
+        fp: registers[6],
+    }
 }
 
 #[inline(always)]
-fn entry_registers_by_task_stack() -> Option<pt_regs> {
-    // SAFETY: gives the current task's address.
-    let task = unsafe { bpf_get_current_task() };
-    let field = task.wrapping_add(u64::from(CONFIG.load().task_stack_offset)) as *const u64;
-    // SAFETY: the helper checks the address; a bad one is an error.
-    let stack = unsafe { bpf_probe_read_kernel(field) }.ok()?;
-    let top = stack.wrapping_add(KERNEL_STACK_BYTES);
-    let regs = top.wrapping_sub(size_of::<pt_regs>() as u64) as *const pt_regs;
-    // SAFETY: as above.
-    unsafe { bpf_probe_read_kernel(regs) }.ok()
+fn read_entry_registers(source: RegisterSource, entry: &mut pt_regs) -> Option<()> {
+    let regs = match source {
+        RegisterSource::Helper => {
+            // SAFETY: gives the current task, which lives as long as the program runs.
+            let task = unsafe { bpf_get_current_task_btf() };
+            // SAFETY: `task` is a task, fresh from the helper.
+            unsafe { bpf_task_pt_regs(task) as u64 }
+        }
+        RegisterSource::TaskStack => {
+            // SAFETY: gives the current task's address.
+            let task = unsafe { bpf_get_current_task() };
+            let field = task.wrapping_add(u64::from(CONFIG.load().task_stack_offset)) as *const u64;
+            // SAFETY: the helper checks the address; a bad one is an error.
+            let stack = unsafe { bpf_probe_read_kernel(field) }.ok()?;
+            let top = stack.wrapping_add(KERNEL_STACK_BYTES);
+            top.wrapping_sub(size_of::<pt_regs>() as u64)
+        }
+    };
+    let bytes = size_of::<pt_regs>() as u32;
+    let room = core::ptr::from_mut(entry).cast();
+    // SAFETY: the helper checks the source address, and the destination has that many bytes.
+    let failed = unsafe { generated::bpf_probe_read_kernel(room, bytes, regs as *const c_void) };
+    (failed == 0).then_some(())
 }
 
 /// A 32-bit field of a `task_struct`.
@@ -150,5 +164,25 @@ impl UserMemory for CurrentMemory {
         // SAFETY: the helper checks the address; a bad one is an error.
         let read = unsafe { bpf_probe_read_user_buf(address as *const u8, &mut bytes) };
         read.ok().map(|()| bytes)
+    }
+}
+
+/// The registers of a frame that was interrupted: the sample's own, or those that a signal saved.
+pub struct Interrupted<'a> {
+    /// The sample's.
+    pub registers: &'a [u64; RAW_REGISTERS],
+    /// Where a signal saved the frame's; 0 if it is the sample's.
+    pub saved_at: u64,
+}
+
+impl OtherRegisters for Interrupted<'_> {
+    #[inline(always)]
+    fn read(&self, number: u8) -> Option<u64> {
+        if self.saved_at == 0 {
+            // Verifier: the mask bounds the index.
+            return Some(self.registers[usize::from(number & 15)]);
+        }
+        let at = self.saved_at.wrapping_add(signal_register(number));
+        CurrentMemory.read::<8>(at).map(u64::from_ne_bytes)
     }
 }

@@ -11,6 +11,7 @@ pub mod privilege;
 pub mod process;
 pub mod profile;
 pub mod record;
+pub mod residency;
 pub mod selftest;
 pub mod symbolize;
 pub mod target;

@@ -6,7 +6,7 @@ use profiler_common::{counters::Counter, wire::PROBE_CPU};
 use crate::{
     maps::count,
     targets::current_is_target,
-    task::{RegisterSource, user_registers},
+    task::RegisterSource,
     walk::{self, Walk},
 };
 
@@ -26,7 +26,7 @@ pub fn sample_with_loop(ctx: &PerfEventContext) {
 pub fn sample_with_tail_calls(ctx: &PerfEventContext) {
     if let Some(walk) = begin(ctx, RegisterSource::TaskStack) {
         if walk.wants_user_frames() {
-            walk::tail::proceed(ctx);
+            walk::tail::hand_over(ctx, walk);
         } else {
             walk.emit();
         }
@@ -47,6 +47,6 @@ fn begin(ctx: &PerfEventContext, source: RegisterSource) -> Option<&'static mut 
     };
     walk.begin(PROBE_CPU);
     walk.kernel_stack(ctx);
-    walk.user_registers(user_registers(ctx, source));
+    walk.user_registers(ctx, source);
     Some(walk)
 }

@@ -1,4 +1,4 @@
 //! What each program does, one module a probe.
 
 pub mod cpu;
-pub mod fork;
+pub mod lifecycle;

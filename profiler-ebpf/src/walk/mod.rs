@@ -5,48 +5,62 @@
 pub mod by_loop;
 pub mod tail;
 
+use core::ffi::c_void;
+
 use aya_ebpf::{
     EbpfContext,
+    bindings::{BPF_RB_AVAIL_DATA, pt_regs},
     helpers::{
         bpf_get_current_comm, bpf_get_current_pid_tgid,
         generated::{
             bpf_get_current_cgroup_id, bpf_get_smp_processor_id, bpf_get_stack, bpf_ktime_get_ns,
+            bpf_probe_read_user, bpf_ringbuf_query,
         },
     },
     programs::PerfEventContext,
 };
 use profiler_common::{
     counters::Counter,
-    frame::{Frame, Place, Position, Source, object_place},
-    limits::{MAX_KERNEL_FRAMES, MAX_USER_FRAMES, SCRATCH_FRAMES},
-    mapping::{self, MappingEntry, ProcessEntry, SWITCHES_STACKS},
-    step::{CallCheck, Depth, Growth, Registers, caller_by_frame_pointer},
+    frame::{Frame, Place, Position, object_place},
+    limits::{
+        MAX_KERNEL_FRAMES, MAX_USER_FRAMES, PAGE_BYTES, RED_ZONE_BYTES, SCRATCH_FRAMES,
+        SCRATCH_WORDS, STACK_COPY_PAGES,
+    },
+    mapping::{self, Chunk, MappingEntry, ProcessEntry, SWITCHES_STACKS},
+    step::Growth,
     stop::StopReason,
-    wire::{HEADER_BYTES, KIND_STACK, SampleHeader},
+    unwind::{
+        Chunks, NO_INFORMATION, TABLE_PENDING, TABLE_REFUSED, TABLE_RESIDENT, TableEntry, find_rule,
+    },
+    walk::{Cursor, Knowledge, caller},
+    wire::{HEADER_BYTES, KIND_STACK, KIND_UNWALKED, RAW_HEAD_WORDS, RAW_REGISTERS, SampleHeader},
 };
 
 use crate::{
-    maps::{CONFIG, PROCESSES, SAMPLES, WALK, chunk, count, count_at},
-    task::{CurrentMemory, UserRegisters, in_user_code},
+    maps::{CONFIG, PROCESSES, RULES, SAMPLES, TABLES, WALK, chunk, count, count_at},
+    task::{self, CurrentMemory, Interrupted, RegisterSource, in_user_code, walk_registers},
 };
 
 /// `BPF_RB_NO_WAKEUP`: the user side polls.
 const NO_WAKEUP: u64 = 1;
 
-/// The state of one walk. The record that leaves is its beginning: header, then frames.
+/// The state of one walk. The record that leaves is its beginning: header, then words.
 #[repr(C)]
 pub struct Walk {
     header: SampleHeader,
-    frames: [u64; SCRATCH_FRAMES],
-    registers: Registers,
+    words: [u64; SCRATCH_WORDS],
+    /// What the task entered the kernel with, if it is there.
+    entry: pt_regs,
+    /// The user registers of the sample.
+    registers: [u64; RAW_REGISTERS],
+    cursor: Cursor,
     /// The mapping of the last frame: the next one's too, more often than not.
     mapping: MappingEntry,
+    /// Where the unwind table of that mapping's object is.
+    object: TableEntry,
+    /// The process's mapping table.
     table: ProcessEntry,
     depth: u32,
-    /// 1 when the pc of the innermost frame is a return address.
-    entered_by_syscall: u32,
-    /// 1 when the current frame's return address is still to be checked by the user side.
-    unchecked: u32,
 }
 
 /// This CPU's scratch.
@@ -71,7 +85,6 @@ impl Walk {
         };
         self.mapping = MappingEntry::default();
         self.depth = 0;
-        self.unchecked = 0;
         self.header = SampleHeader {
             kind: KIND_STACK,
             probe,
@@ -103,7 +116,7 @@ impl Walk {
         let bytes = (MAX_KERNEL_FRAMES * 8) as u32;
         // SAFETY: the buffer is longer than `bytes`.
         let taken =
-            unsafe { bpf_get_stack(ctx.as_ptr(), self.frames.as_mut_ptr().cast(), bytes, 0) };
+            unsafe { bpf_get_stack(ctx.as_ptr(), self.words.as_mut_ptr().cast(), bytes, 0) };
         let stop = if taken < 0 {
             StopReason::KernelUnreadable
         } else if taken as u64 >= u64::from(CONFIG.load().kernel_frames) * 8 {
@@ -120,19 +133,23 @@ impl Walk {
 
     /// Sets out from the user registers, if user stacks are wanted and there is one.
     #[inline(always)]
-    pub fn user_registers(&mut self, found: Result<UserRegisters, StopReason>) {
+    pub fn user_registers(&mut self, ctx: &PerfEventContext, source: RegisterSource) {
         if CONFIG.load().user_stacks == 0 {
             return;
         }
-        match found {
-            Ok(found) => {
-                self.registers = found.registers;
-                self.entered_by_syscall = (found.position == Position::ReturnAddress) as u32;
-                // A walk that is under way; each end of it writes the reason.
-                self.header.user_stop = WALKING;
-            }
-            Err(reason) => self.stop(reason),
+        let position = match task::user_registers(ctx, source, &mut self.entry, &mut self.registers)
+        {
+            Ok(position) => position,
+            Err(reason) => return self.stop(reason),
+        };
+        self.header.in_syscall = (position == Position::ReturnAddress) as u8;
+        self.cursor = Cursor::innermost(walk_registers(&self.registers), position);
+        if self.table.generation == 0 {
+            self.push(Place::Address(self.cursor.registers.pc));
+            return self.stop(StopReason::NoProcessTable);
         }
+        // A walk that is under way; each end of it writes the reason.
+        self.header.user_stop = WALKING;
     }
 
     /// Whether there are user frames to walk.
@@ -144,41 +161,8 @@ impl Walk {
     /// Writes the current frame and goes to its caller. False when the walk has ended.
     #[inline(always)]
     pub fn step(&mut self) -> bool {
-        if self.depth as usize >= MAX_USER_FRAMES {
-            self.stop(StopReason::TooDeep);
-            return false;
-        }
-        let innermost = self.depth == 0;
-        let returns = !innermost || self.entered_by_syscall != 0;
-        let position = if returns {
-            Position::ReturnAddress
-        } else {
-            Position::Exact
-        };
-        let (place, growth) = self.place(position);
-        let source = if innermost {
-            Source::Exact
-        } else if self.unchecked == 0 {
-            Source::FramePointer
-        } else {
-            Source::UncheckedFramePointer
-        };
-        self.push(Frame {
-            place,
-            position,
-            source,
-        });
-        let depth = if innermost {
-            Depth::Innermost
-        } else {
-            Depth::Caller
-        };
-        match caller_by_frame_pointer(self.registers, depth, growth, &CurrentMemory) {
-            Ok(caller) => {
-                self.registers = caller.registers;
-                self.unchecked = (caller.check == CallCheck::CodeUnreadable) as u32;
-                true
-            }
+        match self.advance() {
+            Ok(()) => true,
             Err(reason) => {
                 self.stop(reason);
                 false
@@ -186,40 +170,98 @@ impl Walk {
         }
     }
 
-    /// Where the current frame's code lies. A return address belongs to the call before it, which
-    /// may be the last instruction of its mapping.
     #[inline(always)]
-    fn place(&mut self, position: Position) -> (Place, Growth) {
-        let pc = self.registers.pc;
-        let lookup = pc.wrapping_sub((position == Position::ReturnAddress) as u64);
-        if self.mapping.contains(lookup) {
-            count(Counter::MappingCached);
-        } else {
-            count(Counter::MappingSearched);
-            self.mapping = match chunk(self.table.chunk) {
-                Some(chunk) => mapping::find(chunk, &self.table, lookup).unwrap_or_default(),
-                None => MappingEntry::default(),
-            };
+    fn advance(&mut self) -> Result<(), StopReason> {
+        if self.depth as usize >= MAX_USER_FRAMES {
+            return Err(StopReason::TooDeep);
         }
+        let lookup = self.cursor.lookup();
+        self.find_mapping(lookup);
+        let known = self.knowledge(lookup);
+        if let Ok(code) = known {
+            self.cursor.confirm(code, &CurrentMemory)?;
+        }
+        self.push(self.place());
         let growth = if self.mapping.flags & SWITCHES_STACKS == 0 {
             Growth::Strict
         } else {
             Growth::MaySwitch
         };
-        if self.mapping.object == 0 {
-            return (Place::Address(pc), growth);
+        let others = Interrupted {
+            registers: &self.registers,
+            saved_at: self.cursor.saved_at,
+        };
+        self.cursor = caller(&self.cursor, known?, growth, &others, &CurrentMemory)?;
+        Ok(())
+    }
+
+    /// Finds the mapping of an address, and where its object's unwind table is.
+    #[inline(always)]
+    fn find_mapping(&mut self, lookup: u64) {
+        if self.mapping.contains(lookup) {
+            count(Counter::MappingCached);
+            return;
         }
-        (
-            object_place(self.mapping.object, self.mapping.bias, pc),
-            growth,
-        )
+        count(Counter::MappingSearched);
+        self.mapping = match chunk(self.table.chunk) {
+            Some(chunk) => mapping::find(chunk, &self.table, lookup).unwrap_or_default(),
+            None => MappingEntry::default(),
+        };
+        self.object = match TABLES.get(self.mapping.slot) {
+            Some(entry) => *entry,
+            None => TableEntry::default(),
+        };
+    }
+
+    /// What is known of the code of the current mapping.
+    ///
+    /// # Errors
+    /// The reason why that is not enough to go on.
+    #[inline(always)]
+    fn knowledge(&self, lookup: u64) -> Result<Knowledge, StopReason> {
+        if self.mapping.end == 0 {
+            return Err(StopReason::UnknownCode);
+        }
+        if self.mapping.object == 0 {
+            return Ok(Knowledge::Generated);
+        }
+        match self.object.state {
+            TABLE_RESIDENT => {}
+            TABLE_PENDING => return Err(StopReason::NoTableYet),
+            TABLE_REFUSED => return Err(StopReason::TableMemoryFull),
+            _ => return Ok(Knowledge::NoTable),
+        }
+        let elf_address = lookup.wrapping_sub(self.mapping.bias);
+        let found = find_rule(&TableChunks, &self.object.place, elf_address);
+        if found.rule == NO_INFORMATION {
+            return Ok(Knowledge::NoRow);
+        }
+        Ok(match RULES.get(u32::from(found.rule)) {
+            Some(word) => Knowledge::Rule(found.word(*word)),
+            None => Knowledge::NoRow,
+        })
+    }
+
+    /// Where the current frame's code lies.
+    #[inline(always)]
+    fn place(&self) -> Place {
+        let pc = self.cursor.registers.pc;
+        if self.mapping.object == 0 {
+            return Place::Address(pc);
+        }
+        object_place(self.mapping.object, self.mapping.bias, pc)
     }
 
     #[inline(always)]
-    fn push(&mut self, frame: Frame) {
+    fn push(&mut self, place: Place) {
+        let frame = Frame {
+            place,
+            position: self.cursor.position(),
+            source: self.cursor.source(),
+        };
         let at = self.header.kernel_count as usize + self.depth as usize;
         // Verifier: the mask bounds the index.
-        self.frames[at & (SCRATCH_FRAMES - 1)] = frame.encode();
+        self.words[at & (SCRATCH_FRAMES - 1)] = frame.encode();
         self.depth += 1;
         self.header.user_count = self.depth as u16;
     }
@@ -231,18 +273,92 @@ impl Walk {
         count_at(Counter::Stop as u32 + reason as u32);
     }
 
-    /// Sends the record.
+    /// Sends the record. A stack that lacked a table leaves unwalked if there is room for it, else as
+    /// far as it was walked.
     #[inline(always)]
-    pub fn emit(&self) {
-        let frames = self.header.kernel_count as usize + self.header.user_count as usize;
-        // Verifier: the mask bounds the length; the walk's limits keep it below the mask.
-        let bytes = HEADER_BYTES + (frames & (SCRATCH_FRAMES - 1)) * 8;
+    pub fn emit(&mut self) {
+        if self.lacks_table() {
+            self.leave_unwalked();
+        }
+        let words = self.header.kernel_count as usize + self.header.user_count as usize;
+        // Verifier: bounds the length; the walk's limits keep it below.
+        let words = if words > SCRATCH_WORDS {
+            SCRATCH_WORDS
+        } else {
+            words
+        };
         let record = core::ptr::from_ref(self).cast::<u8>();
-        // SAFETY: `bytes` is at most the length of header and frames, all of it initialized.
-        let record = unsafe { core::slice::from_raw_parts(record, bytes) };
+        // SAFETY: at most the length of header and words, all of it initialized.
+        let record = unsafe { core::slice::from_raw_parts(record, HEADER_BYTES + words * 8) };
         if SAMPLES.output_untyped::<[u8]>(record, NO_WAKEUP).is_err() {
             count(Counter::LostRingFull);
         }
+    }
+
+    #[inline(always)]
+    fn lacks_table(&self) -> bool {
+        let stop = self.header.user_stop;
+        stop == StopReason::NoProcessTable as u8
+            || stop == StopReason::NoTableYet as u8
+            || stop == StopReason::UnknownCode as u8
+    }
+
+    /// Puts registers and the top of the stack in the place of the user frames.
+    #[inline(always)]
+    fn leave_unwalked(&mut self) {
+        let ring = core::ptr::from_ref(&SAMPLES).cast_mut().cast();
+        // SAFETY: `ring` is a ring buffer map; asks for a number.
+        let used = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) };
+        if used >= u64::from(CONFIG.load().unwalked_ring_bytes) {
+            count(Counter::UnwalkedRefused);
+            return;
+        }
+        count(Counter::Unwalked);
+        // Verifier: the mask bounds every place below.
+        let head = self.header.kernel_count as usize & MAX_KERNEL_FRAMES;
+        let mut i = 0;
+        while i < RAW_REGISTERS {
+            self.words[head + i] = self.registers[i];
+            i += 1;
+        }
+        let below = self.registers[7].wrapping_sub(RED_ZONE_BYTES);
+        let start = below & !7;
+        self.words[head + RAW_REGISTERS] = start;
+        let bytes = self.copy_stack((head + RAW_HEAD_WORDS) * 8, start);
+        self.header.kind = KIND_UNWALKED;
+        self.header.user_count = (RAW_HEAD_WORDS + bytes / 8) as u16;
+    }
+
+    /// Copies the stack from an address on, page by page, as far as it can be read.
+    #[inline(always)]
+    fn copy_stack(&mut self, at: usize, start: u64) -> usize {
+        let mut bytes = 0;
+        let mut length = PAGE_BYTES - (start as usize & (PAGE_BYTES - 1));
+        let mut page = 0;
+        while page < STACK_COPY_PAGES {
+            let from = start.wrapping_add(bytes as u64) as *const c_void;
+            let to = self.words.as_mut_ptr().cast::<u8>();
+            // SAFETY: the pages and what is before them fit the words (asserted in `limits`).
+            let to = unsafe { to.add(at + bytes) };
+            // SAFETY: the helper checks the source address, and there is room for `length` bytes.
+            if unsafe { bpf_probe_read_user(to.cast(), length as u32, from) } != 0 {
+                break;
+            }
+            bytes += length;
+            length = PAGE_BYTES;
+            page += 1;
+        }
+        bytes
+    }
+}
+
+/// Table memory, as the search reads it.
+struct TableChunks;
+
+impl Chunks for TableChunks {
+    #[inline(always)]
+    fn chunk(&self, number: u32) -> Option<&Chunk> {
+        chunk(number)
     }
 }
 

@@ -1,5 +1,8 @@
 //! Where tables lie in chunk memory: a first-fit allocator of words.
 //!
+//! What fits a chunk lies in one; what does not takes whole chunks that follow each other, and
+//! gives back what it does not need of the last.
+//!
 //! A freed range rests for a while before it is used again: a program of the kernel side that has
 //! just read the old entry may still be searching there. Programs run for microseconds.
 
@@ -10,10 +13,13 @@ use std::{
 
 use profiler_common::limits::CHUNK_WORDS;
 
+/// Words of a chunk.
+const CHUNK: u32 = CHUNK_WORDS as u32;
+
 /// How long a freed range rests.
 const REST: Duration = Duration::from_secs(1);
 
-/// A range of words in one chunk.
+/// A range of words, in one chunk or from the start of one over the next ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Extent {
     /// Number of the chunk.
@@ -38,9 +44,12 @@ impl Arena {
         self.chunks
     }
 
-    /// A range of `words` words, or `None` when a new chunk is needed first.
+    /// A range of `words` words, or `None` when [`Self::missing`] chunks are needed first.
     pub(super) fn allocate(&mut self, words: u32, now: Instant) -> Option<Extent> {
         self.wake(now);
+        if words > CHUNK {
+            return self.allocate_run(words);
+        }
         let (at, length) = self
             .free
             .iter()
@@ -54,10 +63,48 @@ impl Arena {
         Some(Extent { chunk, word, words })
     }
 
+    fn allocate_run(&mut self, words: u32) -> Option<Extent> {
+        let needed = words.div_ceil(CHUNK);
+        let first = (0..=self.chunks.checked_sub(needed)?)
+            .find(|first| (*first..first + needed).all(|chunk| self.is_free(chunk)))?;
+        for chunk in first..first + needed {
+            self.free.remove(&(chunk, 0));
+        }
+        let left = needed * CHUNK - words;
+        if left > 0 {
+            self.free.insert((first + needed - 1, CHUNK - left), left);
+        }
+        Some(Extent {
+            chunk: first,
+            word: 0,
+            words,
+        })
+    }
+
+    fn is_free(&self, chunk: u32) -> bool {
+        self.free.get(&(chunk, 0)) == Some(&CHUNK)
+    }
+
+    /// How many chunks must be added before `words` words can surely be had.
+    pub(super) fn missing(&self, words: u32) -> u32 {
+        let free_at_end = (0..self.chunks)
+            .rev()
+            .take_while(|chunk| self.is_free(*chunk))
+            .count();
+        let free_at_end = u32::try_from(free_at_end).expect("as many chunks as a u32 counts");
+        words.div_ceil(CHUNK).saturating_sub(free_at_end)
+    }
+
+    /// Words that are free, or rest.
+    pub(super) fn free_words(&self) -> usize {
+        let resting = self.resting.iter().map(|(_, extent)| extent.words);
+        let words = self.free.values().copied().chain(resting);
+        words.map(|words| words as usize).sum()
+    }
+
     /// Adds the next chunk, all of it free.
     pub(super) fn add_chunk(&mut self) {
-        let words = u32::try_from(CHUNK_WORDS).expect("a chunk of 65,536 words");
-        self.free.insert((self.chunks, 0), words);
+        self.free.insert((self.chunks, 0), CHUNK);
         self.chunks += 1;
     }
 
@@ -71,7 +118,20 @@ impl Arena {
             && now.duration_since(since) >= REST
         {
             self.resting.pop_front();
-            self.insert(extent);
+            let Extent {
+                mut chunk,
+                mut word,
+                mut words,
+            } = extent;
+            while words > 0 {
+                let here = words.min(CHUNK - word);
+                self.insert(Extent {
+                    chunk,
+                    word,
+                    words: here,
+                });
+                (chunk, word, words) = (chunk + 1, 0, words - here);
+            }
         }
     }
 
@@ -118,16 +178,42 @@ mod tests {
         for extent in [all[0], all[2], all[1]] {
             arena.release(extent, start);
         }
-        assert_eq!(arena.allocate(CHUNK_WORDS as u32, start), None);
+        assert_eq!(arena.allocate(CHUNK, start), None);
         let later = start + REST;
         assert_eq!(
-            arena.allocate(CHUNK_WORDS as u32, later),
+            arena.allocate(CHUNK, later),
             Some(Extent {
                 chunk: 0,
                 word: 0,
-                words: CHUNK_WORDS as u32
+                words: CHUNK
             })
         );
+    }
+
+    #[test]
+    fn what_does_not_fit_a_chunk_takes_chunks_that_follow_each_other() {
+        let start = Instant::now();
+        let mut arena = Arena::default();
+        arena.add_chunk();
+        let small = arena.allocate(10, start).unwrap();
+        let words = 2 * CHUNK + 100;
+        assert_eq!(arena.allocate(words, start), None);
+        assert_eq!(arena.missing(words), 3);
+        (0..3).for_each(|_| arena.add_chunk());
+        let run = arena.allocate(words, start).unwrap();
+        assert_eq!((run.chunk, run.word, run.words), (1, 0, words));
+        let first = arena.allocate(CHUNK - 10, start).unwrap();
+        assert_eq!((first.chunk, first.word), (0, 10));
+        let rest = arena.allocate(CHUNK - 100, start).unwrap();
+        assert_eq!((rest.chunk, rest.word), (3, 100));
+        arena.release(run, start);
+        arena.release(first, start);
+        arena.release(rest, start);
+        arena.release(small, start);
+        let later = start + REST;
+        let all = arena.allocate(4 * CHUNK, later).unwrap();
+        assert_eq!((all.chunk, all.word), (0, 0));
+        assert_eq!(arena.free_words(), 0);
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Records of the sample ring, decoded once into types that cannot be wrong.
 
 use profiler_common::{
-    frame::Frame,
-    limits::{COMM_BYTES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES},
+    frame::{Frame, Position},
+    limits::{COMM_BYTES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, SCRATCH_WORDS},
     stop::StopReason,
-    wire::{HEADER_BYTES, KIND_STACK, SampleHeader},
+    wire::{HEADER_BYTES, KIND_STACK, KIND_UNWALKED, RAW_REGISTERS, SampleHeader},
 };
 
-use crate::target::{Pid, Tid};
+use crate::{
+    target::{Pid, Tid},
+    unwind::AllRegisters,
+};
 
 /// One tick that fell on a target, with the stacks it found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,12 +31,27 @@ pub struct Sample {
     pub comm: Comm,
     /// Kernel addresses, innermost first. All but the first are return addresses.
     pub kernel: Vec<u64>,
-    /// User frames, innermost first.
+    /// User frames, innermost first. None if the stack is still to be walked.
     pub user: Vec<Frame>,
+    /// What is needed to walk the user stack, if the kernel side could not for want of a table.
+    pub unwalked: Option<Box<Unwalked>>,
     /// Why the kernel stack ends.
     pub kernel_stop: StopReason,
     /// Why the user stack ends.
     pub user_stop: StopReason,
+}
+
+/// A user stack that is still to be walked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unwalked {
+    /// The task's registers in user code.
+    pub registers: AllRegisters,
+    /// What its program counter means: after a system call it is a return address.
+    pub position: Position,
+    /// The address of `stack`.
+    pub stack_start: u64,
+    /// The memory from a little below the stack pointer on, as far as it came along.
+    pub stack: Vec<u8>,
 }
 
 /// The name of a thread, padded with NUL.
@@ -60,8 +78,12 @@ pub(super) fn decode(record: &[u8]) -> Option<Sample> {
         usize::from(header.kernel_count),
         usize::from(header.user_count),
     );
-    if header.kind != KIND_STACK || kernel_count > MAX_KERNEL_FRAMES || user_count > MAX_USER_FRAMES
-    {
+    let most_user_words = match header.kind {
+        KIND_STACK => MAX_USER_FRAMES,
+        KIND_UNWALKED => SCRATCH_WORDS,
+        _ => return None,
+    };
+    if kernel_count > MAX_KERNEL_FRAMES || user_count > most_user_words {
         return None;
     }
     // The ring pads records to 8 bytes; ours are a multiple of 8.
@@ -70,7 +92,12 @@ pub(super) fn decode(record: &[u8]) -> Option<Sample> {
         .chunks_exact(8)
         .map(|word| u64::from_ne_bytes(word.try_into().expect("chunks of 8")));
     let kernel = words.by_ref().take(kernel_count).collect();
-    let user = words.map(Frame::decode).collect::<Result<_, _>>().ok()?;
+    let (user, unwalked) = if header.kind == KIND_UNWALKED {
+        (Vec::new(), Some(Box::new(read_unwalked(&header, words)?)))
+    } else {
+        let frames = words.map(Frame::decode).collect::<Result<_, _>>();
+        (frames.ok()?, None)
+    };
     Some(Sample {
         pid: Pid(header.pid),
         tid: Tid(header.tid),
@@ -81,8 +108,27 @@ pub(super) fn decode(record: &[u8]) -> Option<Sample> {
         comm: Comm(header.comm),
         kernel,
         user,
+        unwalked,
         kernel_stop: StopReason::try_from(header.kernel_stop).ok()?,
         user_stop: StopReason::try_from(header.user_stop).ok()?,
+    })
+}
+
+fn read_unwalked(header: &SampleHeader, mut words: impl Iterator<Item = u64>) -> Option<Unwalked> {
+    let mut registers = [0; RAW_REGISTERS];
+    for register in &mut registers {
+        *register = words.next()?;
+    }
+    let stack_start = words.next()?;
+    Some(Unwalked {
+        registers,
+        position: if header.in_syscall == 0 {
+            Position::Exact
+        } else {
+            Position::ReturnAddress
+        },
+        stack_start,
+        stack: words.flat_map(u64::to_ne_bytes).collect(),
     })
 }
 
@@ -95,7 +141,7 @@ fn read_header(record: &[u8]) -> Option<SampleHeader> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use profiler_common::frame::{Place, Position, Source};
+    use profiler_common::frame::{Place, Source};
 
     fn record(header: SampleHeader, words: &[u64]) -> Vec<u8> {
         // SAFETY: as many bytes as the header has, all of them initialized: it has no padding.
@@ -128,6 +174,34 @@ mod tests {
         assert_eq!((sample.pid, sample.tid), (Pid(7), Tid(8)));
         assert_eq!(sample.kernel, [0xffff_ffff_8100_0000]);
         assert_eq!(sample.user, [frame]);
+    }
+
+    #[test]
+    fn an_unwalked_record_has_registers_then_stack() {
+        let header = SampleHeader {
+            kind: KIND_UNWALKED,
+            kernel_count: 1,
+            user_count: 20,
+            in_syscall: 1,
+            ..header()
+        };
+        let words: Vec<u64> = (100..121).collect();
+        let sample = decode(&record(header, &words)).unwrap();
+        assert_eq!((sample.kernel, sample.user), (vec![100], vec![]));
+        let unwalked = sample.unwalked.unwrap();
+        assert_eq!((unwalked.registers[0], unwalked.registers[16]), (101, 117));
+        assert_eq!(unwalked.position, Position::ReturnAddress);
+        assert_eq!(unwalked.stack_start, 118);
+        let stack: Vec<u8> = [119_u64, 120]
+            .into_iter()
+            .flat_map(u64::to_ne_bytes)
+            .collect();
+        assert_eq!(unwalked.stack, stack);
+        let short = SampleHeader {
+            user_count: 17,
+            ..header
+        };
+        assert!(decode(&record(short, &words)).is_none());
     }
 
     #[test]

@@ -7,10 +7,12 @@ mod btf;
 mod chunks;
 mod decode;
 mod error;
+mod memory;
 mod perf;
 mod stream;
 mod tables;
 mod ticks;
+mod unwind_tables;
 
 use std::{
     collections::BTreeMap,
@@ -29,13 +31,16 @@ use profiler_common::{
     config::{ProbeConfig, TargetKey},
     counters::Counter,
     limits::{MAX_KERNEL_FRAMES, MAX_TARGETS, MIN_RING_BYTES},
-    mapping::ProcessEntry,
 };
 
-pub use decode::{Comm, Sample};
+pub use decode::{Comm, Sample, Unwalked};
 pub use error::BpfError;
 pub use stream::ProcessStream;
-pub use tables::{MappingTables, Published};
+pub use tables::{Published, Tables};
+pub use unwind_tables::{Slot, Stored};
+
+use memory::TableMemory;
+use unwind_tables::UnwindTables;
 
 use ticks::{Clocks, CpuChange};
 
@@ -85,6 +90,8 @@ pub struct Settings {
     pub follow: Follow,
     /// The walker, or `None` for the best that the kernel has.
     pub flavour: Option<Flavour>,
+    /// Most kernel memory in tables, in bytes.
+    pub table_bytes: usize,
 }
 
 /// Whether stacks of a kind are taken.
@@ -119,6 +126,10 @@ pub struct Counts {
     pub mapping_cached: u64,
     /// Frames whose mapping was searched for.
     pub mapping_searched: u64,
+    /// Samples that left for the user side to walk.
+    pub unwalked: u64,
+    /// Samples that should have, and were cut as the ring was too full.
+    pub unwalked_refused: u64,
     /// Time spent in our programs, by the kernel's own measure.
     pub run_time: Duration,
 }
@@ -132,7 +143,7 @@ pub struct Sampler {
     samples: RingBuf<MapData>,
     counts: PerCpuArray<MapData, u64>,
     targets: maps::HashMap<MapData, TargetKey, u8>,
-    tables: MappingTables,
+    tables: Tables,
     ring_bytes: usize,
     undecodable: u64,
     log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
@@ -166,14 +177,8 @@ impl Sampler {
                 .add_cpu(cpu)
                 .map_err(|source| BpfError::Event { cpu, source })?;
         }
-        if settings.follow == Follow::Yes {
-            follow_forks(&mut bpf)?;
-        }
-        let chunks = ArrayOfMaps::try_from(take(&mut bpf, "CHUNKS")?)
-            .map_err(|error| BpfError::map("CHUNKS", error))?;
-        let processes: maps::HashMap<MapData, u32, ProcessEntry> =
-            maps::HashMap::try_from(take(&mut bpf, "PROCESSES")?)
-                .map_err(|error| BpfError::map("PROCESSES", error))?;
+        attach_lifecycle(&mut bpf)?;
+        let tables = open_tables(&mut bpf, settings.table_bytes)?;
         let samples = RingBuf::try_from(take(&mut bpf, "SAMPLES")?)
             .map_err(|error| BpfError::map("SAMPLES", error))?;
         let counts = PerCpuArray::try_from(take(&mut bpf, "COUNTS")?)
@@ -186,7 +191,7 @@ impl Sampler {
             samples,
             counts,
             targets,
-            tables: MappingTables::new(chunks, processes),
+            tables,
             ring_bytes,
             undecodable: 0,
             log,
@@ -214,8 +219,8 @@ impl Sampler {
         self.flavour
     }
 
-    /// The mapping tables.
-    pub fn tables(&mut self) -> &mut MappingTables {
+    /// Mapping and unwind tables.
+    pub fn tables(&mut self) -> &mut Tables {
         &mut self.tables
     }
 
@@ -313,6 +318,8 @@ impl Sampler {
             not_followed: total(Counter::FollowFull)?,
             mapping_cached: total(Counter::MappingCached)?,
             mapping_searched: total(Counter::MappingSearched)?,
+            unwalked: total(Counter::Unwalked)?,
+            unwalked_refused: total(Counter::UnwalkedRefused)?,
             run_time: self.run_time(),
         })
     }
@@ -391,6 +398,7 @@ fn load_object(settings: &Settings, ring_bytes: usize) -> Result<Ebpf, BpfError>
         task_stack_offset: kernel.offset("task_struct", "stack")?,
         kernel_frames: kernel_frames(),
         task_tgid_offset: kernel.offset("task_struct", "tgid")?,
+        follow_children: u32::from(settings.follow == Follow::Yes),
         unwalked_ring_bytes: u32::try_from(ring_bytes / 2).expect("at most MAX_RING_BYTES"),
     };
     let log_level = if log::log_enabled!(log::Level::Debug) {
@@ -486,19 +494,43 @@ fn perf_program<'a>(bpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Per
         .map_err(|error| BpfError::program(name, error))
 }
 
-fn follow_forks(bpf: &mut Ebpf) -> Result<(), BpfError> {
-    let name = "follow_fork";
-    let program = bpf.program_mut(name).ok_or(BpfError::Missing(name))?;
-    let program: &mut RawTracePoint = program
-        .try_into()
-        .map_err(|error| BpfError::program(name, error))?;
-    program
-        .load()
-        .map_err(|error| BpfError::program(name, error))?;
-    program
-        .attach("sched_process_fork")
-        .map_err(|error| BpfError::program(name, error))?;
+/// The programs that keep up with processes, and the tracepoints they are attached to.
+const LIFECYCLE: [(&str, &str); 2] = [
+    ("follow_fork", "sched_process_fork"),
+    ("forget_exec", "sched_process_exec"),
+];
+
+fn attach_lifecycle(bpf: &mut Ebpf) -> Result<(), BpfError> {
+    for (name, tracepoint) in LIFECYCLE {
+        let program = bpf.program_mut(name).ok_or(BpfError::Missing(name))?;
+        let program: &mut RawTracePoint = program
+            .try_into()
+            .map_err(|error| BpfError::program(name, error))?;
+        program
+            .load()
+            .map_err(|error| BpfError::program(name, error))?;
+        program
+            .attach(tracepoint)
+            .map_err(|error| BpfError::program(name, error))?;
+    }
     Ok(())
+}
+
+fn open_tables(bpf: &mut Ebpf, budget_bytes: usize) -> Result<Tables, BpfError> {
+    let chunks = ArrayOfMaps::try_from(take(bpf, "CHUNKS")?)
+        .map_err(|error| BpfError::map("CHUNKS", error))?;
+    let processes = maps::HashMap::try_from(take(bpf, "PROCESSES")?)
+        .map_err(|error| BpfError::map("PROCESSES", error))?;
+    let unwind = UnwindTables::new(take_array(bpf, "TABLES")?, take_array(bpf, "RULES")?)?;
+    let memory = TableMemory::new(chunks, budget_bytes);
+    Ok(Tables::new(memory, budget_bytes, processes, unwind))
+}
+
+fn take_array(bpf: &mut Ebpf, name: &'static str) -> Result<MapData, BpfError> {
+    match take(bpf, name)? {
+        maps::Map::Array(data) => Ok(data),
+        _ => Err(BpfError::Missing(name)),
+    }
 }
 
 fn take(bpf: &mut Ebpf, name: &'static str) -> Result<maps::Map, BpfError> {

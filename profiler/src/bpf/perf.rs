@@ -173,6 +173,26 @@ impl SharedMemory {
         }
     }
 
+    /// Writes one word after all that were written before it.
+    pub(super) fn publish_word(&self, at: usize, word: u32) {
+        assert!((at + 1) * 4 <= self.bytes, "a word of the mapping");
+        // SAFETY: within the mapping, by the assertion.
+        let slot = unsafe { self.start.cast::<u32>().add(at) };
+        // SAFETY: aligned, and mapped for as long as `self` lives; the kernel side only reads it.
+        let slot = unsafe { std::sync::atomic::AtomicU32::from_ptr(slot.as_ptr()) };
+        slot.store(word, std::sync::atomic::Ordering::Release);
+    }
+
+    /// The words of a chunk. Only the user side writes to them, through `&mut` of what owns them.
+    pub(super) fn as_chunk(&self) -> &profiler_common::mapping::Chunk {
+        assert!(
+            size_of::<profiler_common::mapping::Chunk>() <= self.bytes,
+            "the mapping of a chunk"
+        );
+        // SAFETY: mapped and large enough, aligned to a page, and any word is valid.
+        unsafe { self.start.cast().as_ref() }
+    }
+
     fn atomic(&self, offset: usize) -> &std::sync::atomic::AtomicU64 {
         assert!(
             offset.is_multiple_of(8) && offset + 8 <= self.bytes,

@@ -1,27 +1,24 @@
-//! Mapping tables in the kernel side's memory: written into chunks, then published by process.
+//! Tables in the kernel side's memory: mapping tables by process, unwind tables by object.
 
-use std::{collections::HashMap, os::fd::AsFd, time::Instant};
+use std::collections::HashMap;
 
-use aya::maps::{self, ArrayOfMaps, MapData};
+use aya::maps::{self, MapData};
 use profiler_common::{
-    limits::{CHUNK_WORDS, MAX_CHUNKS, MAX_MAPPINGS},
+    limits::MAX_MAPPINGS,
     mapping::{ENTRY_WORDS, MappingEntry, ProcessEntry},
+    walk::Knowledge,
 };
 
 use super::{
     BpfError,
-    chunks::{Arena, Extent},
-    perf::SharedMemory,
+    chunks::Extent,
+    memory::TableMemory,
+    unwind_tables::{Slot, Stored, UnwindTables},
 };
-use crate::target::Pid;
+use crate::{target::Pid, unwind::Table};
 
-/// Table memory in all, in bytes. Processes beyond it have their frames translated on the user
-/// side, which costs time there and no frame.
-const BUDGET_BYTES: usize = 64 << 20;
-const CHUNK_BYTES: usize = CHUNK_WORDS * 4;
-/// Source: `BPF_MAP_TYPE_ARRAY` and `BPF_F_MMAPABLE` in `include/uapi/linux/bpf.h`.
-const BPF_MAP_TYPE_ARRAY: u32 = 2;
-const BPF_F_MMAPABLE: u32 = 1024;
+/// The part of the budget that is kept for mapping tables: one in this many bytes.
+const MAPPINGS_PART: usize = 8;
 
 /// What became of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,34 +29,36 @@ pub enum Published {
     NoRoom,
 }
 
-/// The tables of all processes.
-pub struct MappingTables {
-    chunks: ArrayOfMaps<MapData, MapData>,
+/// The tables of all processes and objects.
+pub struct Tables {
+    memory: TableMemory,
+    reserve_bytes: usize,
     processes: maps::HashMap<MapData, u32, ProcessEntry>,
-    memory: Vec<(MapData, SharedMemory)>,
-    arena: Arena,
     published: HashMap<Pid, Extent>,
     last_generation: u32,
+    unwind: UnwindTables,
 }
 
-impl MappingTables {
+impl Tables {
     pub(super) fn new(
-        chunks: ArrayOfMaps<MapData, MapData>,
+        memory: TableMemory,
+        budget_bytes: usize,
         processes: maps::HashMap<MapData, u32, ProcessEntry>,
+        unwind: UnwindTables,
     ) -> Self {
         Self {
-            chunks,
+            memory,
+            reserve_bytes: budget_bytes / MAPPINGS_PART,
             processes,
-            memory: Vec::new(),
-            arena: Arena::default(),
             published: HashMap::new(),
             last_generation: 0,
+            unwind,
         }
     }
 
-    /// Writes a table and has the kernel side use it from now on. The entries are sorted by start
-    /// and do not overlap. A refusal by the kernel is no error: without a table frames are
-    /// translated on the user side.
+    /// Writes a mapping table and has the kernel side use it from now on. The entries are sorted by
+    /// start and do not overlap. A refusal by the kernel is no error: without a table samples
+    /// leave unwalked.
     pub fn publish(&mut self, pid: Pid, entries: &[MappingEntry]) -> Published {
         match self.try_publish(pid, entries) {
             Ok(Some(generation)) => Published::Generation(generation),
@@ -82,12 +81,10 @@ impl MappingTables {
         let words: Vec<u32> = entries.iter().flat_map(MappingEntry::to_words).collect();
         let count = u32::try_from(entries.len()).expect("at most what a chunk holds");
         debug_assert_eq!(words.len(), entries.len() * ENTRY_WORDS);
-        let Some(extent) = self.allocate(words.len())? else {
+        let Some(extent) = self.memory.allocate(words.len(), 0)? else {
             return Ok(None);
         };
-        self.memory[extent.chunk as usize]
-            .1
-            .write_words(extent.word as usize, &words);
+        self.memory.write(extent, &words);
         let generation = self.last_generation + 1;
         let entry = ProcessEntry {
             chunk: extent.chunk,
@@ -96,12 +93,12 @@ impl MappingTables {
             generation,
         };
         if let Err(error) = self.processes.insert(pid.0, entry, 0) {
-            self.arena.release(extent, Instant::now());
+            self.memory.release(extent);
             return Err(BpfError::map("PROCESSES", error));
         }
         self.last_generation = generation;
         if let Some(old) = self.published.insert(pid, extent) {
-            self.arena.release(old, Instant::now());
+            self.memory.release(old);
         }
         Ok(Some(generation))
     }
@@ -116,42 +113,58 @@ impl MappingTables {
             Err(error) if !matches!(error, maps::MapError::KeyNotFound) => {
                 log::debug!("process {pid} keeps its table: {error}");
             }
-            _ => self.arena.release(extent, Instant::now()),
+            _ => self.memory.release(extent),
         }
+    }
+
+    /// A slot for an object's unwind table, which is not there yet; `None` when all are taken.
+    pub fn open_slot(&mut self) -> Option<Slot> {
+        self.unwind.open_slot()
+    }
+
+    /// Says that an object has no unwind table and gets none.
+    pub fn mark_absent(&mut self, slot: Slot) {
+        self.unwind.mark_absent(slot);
+    }
+
+    /// Writes an object's unwind table and has the kernel side use it from now on.
+    pub fn store(&mut self, slot: Slot, table: &Table) -> Stored {
+        match self
+            .unwind
+            .store(&mut self.memory, slot, table, self.reserve_bytes)
+        {
+            Ok(stored) => stored,
+            Err(error) => {
+                log::debug!("no room for an unwind table: {error}");
+                Stored::NoRoom
+            }
+        }
+    }
+
+    /// Says that the memory has no room for an object's table.
+    pub fn mark_refused(&mut self, slot: Slot) {
+        self.unwind.mark_refused(slot);
+    }
+
+    /// Takes a table away: its object waits for one again. Tells how many bytes that frees.
+    pub fn evict(&mut self, slot: Slot) -> usize {
+        self.unwind.evict(&mut self.memory, slot)
+    }
+
+    /// Takes a table away for good: nobody maps its object any more.
+    pub fn close_slot(&mut self, slot: Slot) {
+        self.unwind.close_slot(&mut self.memory, slot);
+    }
+
+    /// What a resident table says of an ELF address.
+    #[must_use]
+    pub fn look_up(&self, slot: Slot, elf_address: u64) -> Knowledge {
+        self.unwind.look_up(&self.memory, slot, elf_address)
     }
 
     /// Kernel memory in tables, in bytes.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.memory.len() * CHUNK_BYTES
-    }
-
-    fn allocate(&mut self, words: usize) -> Result<Option<Extent>, BpfError> {
-        let words = u32::try_from(words).expect("at most a chunk");
-        let now = Instant::now();
-        if let Some(extent) = self.arena.allocate(words, now) {
-            return Ok(Some(extent));
-        }
-        let chunks = self.arena.chunks() as usize;
-        if chunks >= MAX_CHUNKS || (chunks + 1) * CHUNK_BYTES > BUDGET_BYTES {
-            return Ok(None);
-        }
-        self.add_chunk()?;
-        Ok(self.arena.allocate(words, now))
-    }
-
-    fn add_chunk(&mut self) -> Result<(), BpfError> {
-        let bytes = u32::try_from(CHUNK_BYTES).expect("256 KiB");
-        let map = aya_obj::Map::new_from_params(BPF_MAP_TYPE_ARRAY, 4, bytes, 1, BPF_F_MMAPABLE);
-        let map =
-            MapData::create(map, "chunk", None).map_err(|error| BpfError::map("CHUNKS", error))?;
-        let memory =
-            SharedMemory::map(map.fd().as_fd(), CHUNK_BYTES).map_err(BpfError::TableMemory)?;
-        self.chunks
-            .set(self.arena.chunks(), &map, 0)
-            .map_err(|error| BpfError::map("CHUNKS", error))?;
-        self.memory.push((map, memory));
-        self.arena.add_chunk();
-        Ok(())
+        self.memory.bytes() + self.unwind.bytes()
     }
 }

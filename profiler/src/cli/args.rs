@@ -210,6 +210,14 @@ pub(super) struct RecordArgs {
     /// Walk user stacks with bpf_loop or with tail calls instead of the best that the kernel has
     #[arg(long, value_name = "HOW", help_heading = "Sampling")]
     pub(super) walker: Option<Walker>,
+    /// Keep at most this much kernel memory in mapping and unwind tables, 4MiB to 1GiB
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "64MiB",
+        help_heading = "Sampling"
+    )]
+    pub(super) max_table_memory: TableMemory,
 
     /// Write the profile here, in the format of the extension (.pb.gz .pprof .folded .svg); `-` is stdout. May be given several times
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
@@ -277,6 +285,32 @@ impl FromStr for Label {
             let names: Vec<&str> = LabelKey::ALL.into_iter().map(LabelKey::name).collect();
             format!("labels are {}", names.join(", "))
         })
+    }
+}
+
+/// A budget of table memory, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TableMemory(pub(super) usize);
+
+impl FromStr for TableMemory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let shift = match &text[digits.len()..] {
+            "KiB" | "K" => 10,
+            "MiB" | "M" => 20,
+            "GiB" | "G" => 30,
+            _ => return Err("an amount of memory has a unit, as in 64MiB or 1GiB".to_owned()),
+        };
+        let bytes = digits
+            .parse()
+            .ok()
+            .and_then(|number: usize| number.checked_mul(1 << shift));
+        match bytes {
+            Some(bytes) if (4 << 20..=1 << 30).contains(&bytes) => Ok(Self(bytes)),
+            _ => Err("table memory is between 4MiB and 1GiB; 64MiB is usual".to_owned()),
+        }
     }
 }
 

@@ -131,6 +131,7 @@ fn request(args: &RecordArgs, stdout_is_taken: bool) -> Request {
             .as_ref()
             .map(|labels| labels.iter().map(|label| label.0).collect()),
         flavour: args.walker.map(Into::into),
+        table_bytes: args.max_table_memory.0,
     }
 }
 

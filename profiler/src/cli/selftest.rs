@@ -61,6 +61,7 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode, Trouble> {
         inlines: Inlines::Resolve,
         labels: None,
         flavour: args.walker.map(Into::into),
+        table_bytes: crate::record::DEFAULT_TABLE_BYTES,
     };
     let started = Instant::now();
     let mut outcome = prepare(request)?.record(&stop, &mut Unwatched)?;

@@ -11,6 +11,7 @@ mod elf;
 mod open;
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     fs::File,
     os::unix::fs::{FileExt, MetadataExt},
@@ -18,7 +19,7 @@ use std::{
 };
 
 pub use elf::Segment;
-use profiler_common::code::{CALL_BYTES, follows_call};
+use profiler_common::code::{CALL_BYTES, SIGNAL_RETURN, follows_call};
 
 use crate::{
     process::{FileNumber, MapRow},
@@ -118,6 +119,23 @@ impl Object {
             .map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())))
     }
 
+    /// The file, unless it was written over in place.
+    #[must_use]
+    pub fn unchanged_file(&self) -> Option<&File> {
+        self.file.as_ref().filter(|_| self.is_unchanged())
+    }
+
+    /// Reads the object's bytes at an ELF address from its file. `None` when that does not hold
+    /// them.
+    #[must_use]
+    pub fn read<const N: usize>(&self, address: ElfAddr) -> Option<[u8; N]> {
+        let mut bytes = [0; N];
+        let offset = elf::offset_of(&self.segments, address.0)?;
+        let file = self.unchanged_file()?;
+        file.read_exact_at(&mut bytes, offset).ok()?;
+        Some(bytes)
+    }
+
     /// Whether the file is as it was when it was opened.
     fn is_unchanged(&self) -> bool {
         self.file.as_ref().and_then(Stamp::of) == self.stamp
@@ -169,7 +187,7 @@ pub struct Objects {
     needed_files: usize,
     out_of_descriptors: u64,
     /// What files said of return addresses.
-    calls: HashMap<(ObjectId, ElfAddr), Option<bool>>,
+    calls: RefCell<HashMap<(ObjectId, ElfAddr), Option<bool>>>,
 }
 
 impl Objects {
@@ -265,27 +283,20 @@ impl Objects {
         ObjectId(u32::try_from(self.objects.len()).expect("fewer than 2^32 objects"))
     }
 
-    /// Whether the code in an object's file ends a call at this address. `None` when the file
-    /// does not tell.
-    pub fn follows_call(&mut self, id: ObjectId, address: ElfAddr) -> Option<bool> {
-        if let Some(known) = self.calls.get(&(id, address)) {
+    /// Whether the code in an object's file ends a call at this address, or returns from a signal
+    /// handler there. `None` when the file does not tell.
+    pub fn follows_call(&self, id: ObjectId, address: ElfAddr) -> Option<bool> {
+        if let Some(known) = self.calls.borrow().get(&(id, address)) {
             return *known;
         }
-        let found = self
-            .find(id)
-            .filter(|object| object.is_unchanged())
-            .and_then(|object| {
-                let mut before = [0; CALL_BYTES];
-                let offset =
-                    elf::offset_of(&object.segments, address.0.checked_sub(CALL_BYTES as u64)?)?;
-                object
-                    .file
-                    .as_ref()?
-                    .read_exact_at(&mut before, offset)
-                    .ok()?;
-                Some(follows_call(&before))
-            });
-        self.calls.insert((id, address), found);
+        let found = self.find(id).and_then(|object| {
+            let start = ElfAddr(address.0.checked_sub(CALL_BYTES as u64)?);
+            let before = object.read::<CALL_BYTES>(start)?;
+            // What a signal handler returns into is called by nobody.
+            let is_signal_return = || object.read(address) == Some(SIGNAL_RETURN);
+            Some(follows_call(&before) || is_signal_return())
+        });
+        self.calls.borrow_mut().insert((id, address), found);
         found
     }
 

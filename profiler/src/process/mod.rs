@@ -9,6 +9,7 @@
 mod event;
 mod maps;
 mod space;
+mod unwalked;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,18 +18,21 @@ use std::{
 };
 
 use profiler_common::{
-    frame::{Frame, Place, Source},
+    frame::{Frame, Place, Position, Source},
     mapping::{MappingEntry, SWITCHES_STACKS},
     stop::StopReason,
+    unwind::NO_SLOT,
 };
 
 pub use event::{Change, FileNumber, MapRow, ProcessEvent};
 pub use maps::parse_maps;
 pub use space::{Mapping, Space};
+pub use unwalked::{CodeSpace, Tabled};
 
 use crate::{
-    bpf::{MappingTables, Published, Sample},
+    bpf::{Published, Sample, Tables},
     object::{ElfAddr, ObjectId, Objects, lookup_address},
+    residency::Residency,
     target::{Follow, Pid},
 };
 
@@ -56,6 +60,43 @@ pub struct UserStack {
     pub places: Vec<UserPlace>,
     /// Why it ends.
     pub stop: StopReason,
+    /// The object whose unwind table the walk lacked.
+    pub wants: Option<ObjectId>,
+}
+
+/// A frame of a walk, and where it belongs.
+#[derive(Clone, Copy, Debug)]
+struct Located {
+    place: UserPlace,
+    position: Position,
+    source: Source,
+}
+
+impl UserStack {
+    /// The stack up to the first frame that the objects' files refute: one whose return address
+    /// follows no call. The kernel side leaves that to us where a rule led, and where it could not
+    /// read the code.
+    fn confirmed(frames: &[Located], stop: StopReason, objects: &Objects) -> Self {
+        let refuted = frames
+            .iter()
+            .enumerate()
+            .skip(1)
+            .find_map(|(depth, frame)| Some((depth, check_call(frame, objects).err()?)));
+        let (length, stop) = refuted.unwrap_or((frames.len(), stop));
+        let places: Vec<UserPlace> = frames[..length].iter().map(|frame| frame.place).collect();
+        let wants = match (stop, places.last()) {
+            (
+                StopReason::NoTableYet | StopReason::TableMemoryFull,
+                Some(UserPlace::Object(object, _)),
+            ) => Some(*object),
+            _ => None,
+        };
+        Self {
+            places,
+            stop,
+            wants,
+        }
+    }
 }
 
 /// Which processes to keep.
@@ -308,14 +349,21 @@ impl Processes {
         }
     }
 
-    /// Where each user frame of a sample belongs. Reads the process first if it is new to us.
-    pub fn user_stack(&mut self, sample: &Sample, now_ns: u64, objects: &mut Objects) -> UserStack {
+    /// Reads a sample's process from `/proc` if it is new to us.
+    fn meet(&mut self, sample: &Sample, now_ns: u64, objects: &mut Objects) {
         let is_known = self
             .processes
             .get(&sample.pid)
             .is_some_and(|process| process.is_known);
-        if !is_known && !sample.user.is_empty() {
+        if !is_known {
             let _ = self.scan_for(sample.pid, sample.time_ns, now_ns, objects);
+        }
+    }
+
+    /// Where each user frame of a walked sample belongs. Reads the process first if it is new to us.
+    pub fn user_stack(&mut self, sample: &Sample, now_ns: u64, objects: &mut Objects) -> UserStack {
+        if !sample.user.is_empty() {
+            self.meet(sample, now_ns, objects);
         }
         let stack = self.read_stack(sample, objects);
         if let Some(process) = self.processes.get_mut(&sample.pid)
@@ -329,26 +377,26 @@ impl Processes {
         stack
     }
 
-    /// The stack, up to the first frame whose return address the kernel side could not check and
-    /// the object's file does not confirm.
-    fn read_stack(&self, sample: &Sample, objects: &mut Objects) -> UserStack {
-        let mut places = Vec::with_capacity(sample.user.len());
+    /// The stack, up to the first frame that is not where the kernel side's table had it: it was
+    /// walked on by another object's rules.
+    fn read_stack(&self, sample: &Sample, objects: &Objects) -> UserStack {
+        let mut frames = Vec::with_capacity(sample.user.len());
+        let mut stop = sample.user_stop;
         for frame in &sample.user {
             let place = self.place(sample, *frame, objects);
-            if frame.source == Source::UncheckedFramePointer
-                && let Err(stop) = check_call(place, objects)
+            frames.push(Located {
+                place,
+                position: frame.position,
+                source: frame.source,
+            });
+            if let Place::Object { object, .. } = frame.place
+                && !matches!(place, UserPlace::Object(id, _) if id.get() == object)
             {
-                return UserStack { places, stop };
+                stop = StopReason::StaleMapping;
+                break;
             }
-            if let UserPlace::Object(object, _) = place {
-                objects.mark_sampled(object);
-            }
-            places.push(place);
         }
-        UserStack {
-            places,
-            stop: sample.user_stop,
-        }
+        UserStack::confirmed(&frames, stop, objects)
     }
 
     fn place(&self, sample: &Sample, frame: Frame, objects: &Objects) -> UserPlace {
@@ -382,23 +430,15 @@ impl Processes {
     }
 
     fn place_of_address(&self, pid: Pid, address: u64, source: Source) -> UserPlace {
-        let process = self.processes.get(&pid);
-        let mapping = process.and_then(|process| match source {
+        let Some(process) = self.processes.get(&pid) else {
+            return UserPlace::Unknown(address);
+        };
+        match unwalked::place_in(&process.space, address) {
             // The task's own registers: code that nothing maps now can only be the old program's.
-            Source::Exact => process
-                .space
-                .find(address)
-                .or_else(|| process.before_exec.find(address)),
-            Source::FramePointer | Source::UncheckedFramePointer => process.space.find(address),
-        });
-        match mapping {
-            Some(Mapping {
-                object: Some(object),
-                bias,
-                ..
-            }) => UserPlace::Object(*object, bias.to_elf(address)),
-            Some(_) => UserPlace::Jit(address),
-            None => UserPlace::Unknown(address),
+            UserPlace::Unknown(_) if source == Source::Exact => {
+                unwalked::place_in(&process.before_exec, address)
+            }
+            place => place,
         }
     }
 
@@ -415,7 +455,8 @@ impl Processes {
     pub fn publish(
         &mut self,
         now_ns: u64,
-        tables: &mut MappingTables,
+        tables: &mut Tables,
+        residency: &mut Residency,
         objects: &mut Objects,
     ) -> Vec<Pid> {
         let lacking = self
@@ -433,7 +474,13 @@ impl Processes {
             let entries: Vec<MappingEntry> = process
                 .space
                 .iter()
-                .map(|mapping| entry_of(mapping, objects))
+                .map(|mapping| {
+                    let slot = mapping
+                        .object
+                        .and_then(|object| residency.slot(object, tables))
+                        .map_or(NO_SLOT, crate::bpf::Slot::get);
+                    entry_of(mapping, slot, objects)
+                })
                 .collect();
             retire_table(process, &mut self.snapshots, now_ns);
             if let Published::Generation(generation) = tables.publish(*pid, &entries) {
@@ -446,17 +493,28 @@ impl Processes {
             }
         }
         let gone = self.sweep(now_ns, tables);
-        objects.shed(|| {
+        let mapped = || {
             self.processes
                 .values()
                 .flat_map(|process| process.space.objects())
                 .collect()
-        });
+        };
+        if residency.is_crowded() {
+            residency.forget_all_but(&mapped(), tables);
+        }
+        objects.shed(mapped);
         gone
     }
 
+    /// The objects that a process maps.
+    #[must_use]
+    pub fn objects_of(&self, pid: Pid) -> Vec<ObjectId> {
+        let process = self.processes.get(&pid);
+        process.map_or_else(Vec::new, |process| process.space.objects().collect())
+    }
+
     /// Forgets processes that ended a while ago, and tables that nobody can have used since.
-    fn sweep(&mut self, now_ns: u64, tables: &mut MappingTables) -> Vec<Pid> {
+    fn sweep(&mut self, now_ns: u64, tables: &mut Tables) -> Vec<Pid> {
         let is_old = |time_ns: u64| time_ns + AFTERLIFE_NS < now_ns;
         let (mut waiting, mut gone) = (Vec::new(), Vec::new());
         for pid in self.retired.drain(..) {
@@ -510,17 +568,21 @@ impl Processes {
 
 /// Whether a frame's return address follows a call, by its object's file. The place is that of the
 /// call, the address after it is the frame's.
-fn check_call(place: UserPlace, objects: &mut Objects) -> Result<(), StopReason> {
-    let verdict = match place {
+fn check_call(frame: &Located, objects: &Objects) -> Result<(), StopReason> {
+    if frame.position == Position::Exact {
+        return Ok(());
+    }
+    let verdict = match frame.place {
         UserPlace::Object(object, address) => {
             objects.follows_call(object, ElfAddr(address.0.wrapping_add(1)))
         }
         UserPlace::Jit(_) | UserPlace::Unknown(_) => None,
     };
-    match verdict {
-        Some(true) => Ok(()),
-        Some(false) => Err(StopReason::NotACall),
-        None => Err(StopReason::CodeUnreadable),
+    match (verdict, frame.source) {
+        (Some(true), _) => Ok(()),
+        (Some(false), _) => Err(StopReason::NotACall),
+        (None, Source::UncheckedFramePointer) => Err(StopReason::CodeUnreadable),
+        (None, Source::Exact | Source::FramePointer) => Ok(()),
     }
 }
 
@@ -566,15 +628,15 @@ fn mapping_of(pid: Pid, row: &MapRow, objects: &mut Objects) -> Mapping {
     }
 }
 
-fn entry_of(mapping: &Mapping, objects: &Objects) -> MappingEntry {
+fn entry_of(mapping: &Mapping, slot: u32, objects: &Objects) -> MappingEntry {
     let is_go = mapping.object.is_some_and(|id| objects.get(id).is_go);
     MappingEntry {
         start: mapping.start,
         end: mapping.end,
         bias: mapping.bias.0,
         object: mapping.object.map_or(0, ObjectId::get),
+        slot,
         flags: if is_go { SWITCHES_STACKS } else { 0 },
-        ..MappingEntry::default()
     }
 }
 

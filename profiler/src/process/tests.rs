@@ -85,6 +85,7 @@ fn sample(pid: Pid, time_ns: u64, generation: u32, place: Place) -> Sample {
         cgroup_id: 0,
         comm: Comm::default(),
         kernel: vec![],
+        unwalked: None,
         user: vec![Frame {
             place,
             position: Position::Exact,

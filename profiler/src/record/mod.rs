@@ -8,6 +8,7 @@ mod collect;
 mod session;
 mod timeline;
 mod usage;
+mod waiting;
 mod watched;
 
 use std::{
@@ -59,7 +60,12 @@ pub struct Request {
     pub labels: Option<Vec<LabelKey>>,
     /// The walker; `None` for the best.
     pub flavour: Option<Flavour>,
+    /// Most kernel memory in mapping and unwind tables, in bytes.
+    pub table_bytes: usize,
 }
+
+/// The table memory of a run that asks for none, in bytes.
+pub const DEFAULT_TABLE_BYTES: usize = 64 << 20;
 
 /// A command and where its standard output goes.
 #[derive(Clone, Debug)]

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use profiler_common::config::{TargetKey, TargetKind};
+use profiler_common::{
+    config::{TargetKey, TargetKind},
+    stop::StopReason,
+};
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{
@@ -14,13 +17,15 @@ use super::{
     collect::{Collector, Finished, Known},
     timeline::{Moment, Timeline},
     usage::{self, Usage, monotonic_ns},
+    waiting::{Held, Waiting},
     watched::Watched,
 };
 use crate::{
     bpf::{Counts, Sample, Sampler, Settings, Stacks},
     object::Objects,
-    process::{Change, ProcessEvent, Processes, Scope},
+    process::{Change, ProcessEvent, Processes, Scope, Tabled, UserPlace, UserStack},
     profile::{LabelKey, Mapping, MappingKind, Profile, StringId},
+    residency::Residency,
     symbolize::KernelNames,
     target::{
         self, Follow, Pid, Targets,
@@ -38,6 +43,12 @@ const EARLY: Duration = Duration::from_millis(500);
 /// How often the slow things are looked at: CPUs that come and go, cgroups of version 1.
 const SLOW_POLL: Duration = Duration::from_secs(1);
 
+/// How long the clocks wait for the tables of the targets. What is not made by then comes later, and
+/// samples are walked on the user side until it does.
+const TABLE_PATIENCE: Duration = Duration::from_millis(200);
+/// How long the end waits for tables that samples still want.
+const LAST_PATIENCE: Duration = Duration::from_secs(5);
+
 /// All the state of a recording.
 pub(super) struct Session {
     request: Request,
@@ -48,6 +59,8 @@ pub(super) struct Session {
     processes: Processes,
     objects: Objects,
     collector: Collector,
+    residency: Residency,
+    waiting: Waiting,
     exits: ExitWatch,
     watched: Watched,
     timeline: Timeline,
@@ -77,6 +90,7 @@ impl Session {
             user_stacks: request.user_stacks,
             follow: request.spec.follow,
             flavour: request.flavour,
+            table_bytes: request.table_bytes,
         })?;
         // Before the first sample, so that a process that ends at once is noticed.
         let exits = ExitWatch::new(&targets.exit_with).map_err(RecordError::Wait)?;
@@ -107,6 +121,8 @@ impl Session {
             collector: Collector::new(Profile::cpu(period_ns), labels),
             processes: Processes::new(scope),
             objects: Objects::default(),
+            residency: Residency::new(),
+            waiting: Waiting::default(),
             timeline: Timeline::default(),
             first_sample_ns: None,
             clocks_started: Instant::now(),
@@ -140,8 +156,7 @@ impl Session {
                 Err(error) => log::debug!("process {pid}: {error}"),
             }
         }
-        self.processes
-            .publish(monotonic_ns(), self.sampler.tables(), &mut self.objects);
+        self.make_tables();
         if let Some(main) = self.targets.main.filter(|_| self.prepared.is_none()) {
             self.collector.set_main(executable(main));
         }
@@ -156,6 +171,24 @@ impl Session {
         }
         watch.started();
         Ok(())
+    }
+
+    /// Gives the kernel side the tables of the targets, as far as they are made in time.
+    fn make_tables(&mut self) {
+        let tables = self.sampler.tables();
+        self.residency.collect(monotonic_ns(), tables);
+        for pid in &self.targets.pids {
+            for object in self.processes.objects_of(*pid) {
+                self.residency.request(object, tables, &self.objects);
+            }
+        }
+        self.residency.wait(TABLE_PATIENCE, tables);
+        self.processes.publish(
+            monotonic_ns(),
+            tables,
+            &mut self.residency,
+            &mut self.objects,
+        );
     }
 
     /// Children that were born between the search for targets and the attaching of the follower.
@@ -255,23 +288,82 @@ impl Session {
         for moment in batch.moments() {
             match moment {
                 Moment::Event(event) => self.apply(event),
-                Moment::Sample(sample) => self.add(sample, now_ns),
+                Moment::Sample(sample) => self.take(sample, now_ns),
             }
         }
-        let gone = self
-            .processes
-            .publish(now_ns, self.sampler.tables(), &mut self.objects);
+        self.residency.collect(now_ns, self.sampler.tables());
+        self.walk_waiting();
+        let gone = self.processes.publish(
+            now_ns,
+            self.sampler.tables(),
+            &mut self.residency,
+            &mut self.objects,
+        );
         self.watched.forget(&gone, &mut self.sampler);
     }
 
-    fn add(&mut self, sample: &Sample, now_ns: u64) {
+    fn take(&mut self, sample: &Sample, now_ns: u64) {
         self.first_sample_ns.get_or_insert(sample.time_ns);
+        if sample.unwalked.is_some() {
+            let space = self.processes.code_space(sample, now_ns, &mut self.objects);
+            self.walk(Held {
+                sample: sample.clone(),
+                space,
+            });
+            return;
+        }
         let stack = self.processes.user_stack(sample, now_ns, &mut self.objects);
+        if let Some(object) = stack.wants {
+            self.residency
+                .request(object, self.sampler.tables(), &self.objects);
+        }
+        self.add(sample, &stack);
+    }
+
+    /// Walks a stack that arrived unwalked, or has it wait for a table.
+    fn walk(&mut self, held: Held) {
+        let stack = self.walked(&held);
+        match stack.wants.filter(|_| stack.stop == StopReason::NoTableYet) {
+            Some(object) if self.waiting.has_room() => {
+                self.residency
+                    .request(object, self.sampler.tables(), &self.objects);
+                self.waiting.push(held);
+            }
+            _ => self.add(&held.sample, &stack),
+        }
+    }
+
+    fn walked(&mut self, held: &Held) -> UserStack {
+        let with = Tabled {
+            residency: &self.residency,
+            tables: self.sampler.tables(),
+            objects: &self.objects,
+        };
+        match &held.sample.unwalked {
+            Some(unwalked) => held.space.walk(unwalked, with),
+            None => unreachable!("only unwalked samples are held"),
+        }
+    }
+
+    /// Tries those that wait again.
+    fn walk_waiting(&mut self) {
+        for held in self.waiting.take() {
+            self.walk(held);
+        }
+    }
+
+    fn add(&mut self, sample: &Sample, stack: &UserStack) {
+        for place in &stack.places {
+            if let UserPlace::Object(object, _) = place {
+                self.objects.mark_sampled(*object);
+                self.residency.mark_used(*object);
+            }
+        }
         let known = Known {
             processes: &self.processes,
             objects: &self.objects,
         };
-        self.collector.add(sample, &stack, known);
+        self.collector.add(sample, stack, known);
     }
 
     fn apply(&mut self, event: &ProcessEvent) {
@@ -307,6 +399,7 @@ impl Session {
         while self.sampler.drain(&mut self.timeline.samples) {}
         self.sampler.stream().drain(&mut self.timeline.events);
         self.process(None);
+        self.walk_the_rest();
         let sampling = Usage::now();
         let counts = self.sampler.counts()?;
         let mut notes = self.notes(&counts);
@@ -349,6 +442,20 @@ impl Session {
             running: self.running,
             notes,
         })
+    }
+
+    /// Walks what still waits, once its tables are made.
+    fn walk_the_rest(&mut self) {
+        let deadline = Instant::now() + LAST_PATIENCE;
+        while !self.waiting.is_empty() && Instant::now() < deadline {
+            self.residency
+                .wait_for_one(LAST_PATIENCE, self.sampler.tables());
+            self.walk_waiting();
+        }
+        for held in self.waiting.take() {
+            let stack = self.walked(&held);
+            self.add(&held.sample, &stack);
+        }
     }
 
     fn notes(&self, counts: &Counts) -> Vec<String> {

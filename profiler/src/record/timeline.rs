@@ -99,6 +99,7 @@ mod tests {
             comm: Comm::default(),
             kernel: vec![],
             user: vec![],
+            unwalked: None,
             kernel_stop: StopReason::Absent,
             user_stop: StopReason::Absent,
         }

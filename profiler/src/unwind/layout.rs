@@ -30,7 +30,7 @@ impl Layout {
     ///
     /// The rows of one bucket, with the row in force at its start, lie in one chunk.
     #[must_use]
-    pub fn of(table: &Table, first_word: u32, rule_number: impl Fn(u16) -> u16) -> Self {
+    pub fn of(table: &Table, first_word: u32, mut rule_number: impl FnMut(u16) -> u16) -> Self {
         let mut layout = Self {
             first_bucket: (table.base() / BUCKET_BYTES) as u32,
             ..Self::default()

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ebpfprof::{
     bpf::{Flavour, Sampler, Settings, Stacks},
-    record::{self, Request, Unwatched},
+    record::{self, DEFAULT_TABLE_BYTES, Request, Unwatched},
     symbolize::Inlines,
     target::{Follow, Pid, TargetSpec},
 };
@@ -32,10 +32,12 @@ fn the_verifier_reads_few_instructions() {
             user_stacks: Stacks::Taken,
             follow: Follow::Yes,
             flavour: Some(flavour),
+            table_bytes: DEFAULT_TABLE_BYTES,
         })
         .unwrap();
         assert_eq!(sampler.flavour(), flavour);
         let programs = sampler.verified_instructions();
+        println!("{flavour:?}: {programs:?}");
         assert!(programs.len() >= 2, "{programs:?}");
         for (name, instructions) in &programs {
             assert!(
@@ -112,6 +114,7 @@ fn the_library_records_as_the_binary_does() {
         inlines: Inlines::Resolve,
         labels: None,
         flavour: None,
+        table_bytes: DEFAULT_TABLE_BYTES,
     };
     let ready = record::prepare(request).unwrap();
     assert_eq!(ready.label(), format!("shares-{}", fixture.pid()));

@@ -1,0 +1,183 @@
+//! Walks the stacks that the kernel side had no tables for.
+//!
+//! In: a sample's registers and the top of its stack, and the mappings that its process had at that
+//! moment. Out: the stack, by the same step and the same tables as in the kernel; or the object
+//! whose table is to be waited for.
+
+use profiler_common::{
+    limits::{PAGE_BYTES, STACK_COPY_PAGES},
+    step::{Growth, Registers, UserMemory},
+    stop::StopReason,
+    walk::{Cursor, Knowledge},
+};
+
+use super::{Located, Mapping, Processes, Space, UserPlace, UserStack};
+use crate::{
+    bpf::{Sample, Tables, Unwalked},
+    object::{ElfAddr, ObjectId, Objects, lookup_address},
+    residency::Residency,
+    unwind::{Code, walk},
+};
+
+/// Everything that a walk reads tables and code from.
+#[derive(Clone, Copy)]
+pub struct Tabled<'a> {
+    /// Which object's table is where.
+    pub residency: &'a Residency,
+    /// The tables.
+    pub tables: &'a Tables,
+    /// The objects' files.
+    pub objects: &'a Objects,
+}
+
+/// Where the code of a process lay at one moment. Cheap to keep.
+#[derive(Clone, Debug, Default)]
+pub struct CodeSpace {
+    space: Space,
+    before_exec: Space,
+    is_known: bool,
+}
+
+impl Processes {
+    /// Where the code of a sample's process lay at its moment. Reads the process first if it is new
+    /// to us.
+    pub fn code_space(&mut self, sample: &Sample, now_ns: u64, objects: &mut Objects) -> CodeSpace {
+        self.meet(sample, now_ns, objects);
+        let Some(process) = self.processes.get_mut(&sample.pid) else {
+            return CodeSpace::default();
+        };
+        // The kernel side would not have asked if it had a table that is right.
+        process.wants_table |= process.ended_ns.is_none();
+        CodeSpace {
+            space: process.space.clone(),
+            before_exec: process.before_exec.clone(),
+            is_known: process.is_known,
+        }
+    }
+}
+
+impl CodeSpace {
+    /// Walks a stack. An object in [`UserStack::wants`] may have a table later.
+    #[must_use]
+    pub fn walk(&self, unwalked: &Unwalked, with: Tabled<'_>) -> UserStack {
+        let registers = Registers {
+            pc: unwalked.registers[16],
+            sp: unwalked.registers[7],
+            fp: unwalked.registers[6],
+        };
+        let innermost = Cursor::innermost(registers, unwalked.position);
+        let code = SpaceCode {
+            space: self.space_of(innermost.lookup()),
+            with,
+        };
+        let memory = Copied {
+            unwalked,
+            code: &code,
+        };
+        let walked = walk(innermost, &unwalked.registers, &memory, &code);
+        let frames: Vec<Located> = walked
+            .frames
+            .iter()
+            .map(|frame| Located {
+                place: place_in(code.space, lookup_address(frame.pc, frame.position)),
+                position: frame.position,
+                source: frame.source,
+            })
+            .collect();
+        let stop = match walked.stop {
+            StopReason::UnknownCode if !self.is_known => StopReason::NoProcessTable,
+            StopReason::StackUnreadable if memory.is_full() => StopReason::StackCopyTooShort,
+            stop => stop,
+        };
+        UserStack::confirmed(&frames, stop, with.objects)
+    }
+
+    /// The mappings that the innermost frame is in. While the kernel sets up a new program, the task's
+    /// user registers are still those of the old one.
+    fn space_of(&self, address: u64) -> &Space {
+        if self.space.find(address).is_none() && self.before_exec.find(address).is_some() {
+            &self.before_exec
+        } else {
+            &self.space
+        }
+    }
+}
+
+/// Where an address lies.
+pub(super) fn place_in(space: &Space, address: u64) -> UserPlace {
+    match space.find(address) {
+        Some(Mapping {
+            object: Some(object),
+            bias,
+            ..
+        }) => UserPlace::Object(*object, bias.to_elf(address)),
+        Some(_) => UserPlace::Jit(address),
+        None => UserPlace::Unknown(address),
+    }
+}
+
+/// The code of a process, as far as tables describe it.
+struct SpaceCode<'a> {
+    space: &'a Space,
+    with: Tabled<'a>,
+}
+
+impl SpaceCode<'_> {
+    fn object_at(&self, address: u64) -> Option<(ObjectId, ElfAddr)> {
+        match place_in(self.space, address) {
+            UserPlace::Object(object, address) => Some((object, address)),
+            UserPlace::Jit(_) | UserPlace::Unknown(_) => None,
+        }
+    }
+}
+
+impl Code for SpaceCode<'_> {
+    fn look_up(&self, address: u64) -> Result<(Knowledge, Growth), StopReason> {
+        let (object, address) = match place_in(self.space, address) {
+            UserPlace::Object(object, address) => (object, address),
+            UserPlace::Jit(_) => return Ok((Knowledge::Generated, Growth::Strict)),
+            UserPlace::Unknown(_) => return Err(StopReason::UnknownCode),
+        };
+        let Tabled {
+            residency,
+            tables,
+            objects,
+        } = self.with;
+        let knowledge = residency.look_up(object, address, tables)?;
+        let growth = if objects.get(object).is_go {
+            Growth::MaySwitch
+        } else {
+            Growth::Strict
+        };
+        Ok((knowledge, growth))
+    }
+}
+
+/// The memory that came with a sample, and the code in the files of the process.
+struct Copied<'a> {
+    unwalked: &'a Unwalked,
+    code: &'a SpaceCode<'a>,
+}
+
+impl Copied<'_> {
+    /// Whether the stack goes on beyond what came along.
+    fn is_full(&self) -> bool {
+        let pages = STACK_COPY_PAGES - 1;
+        self.unwalked.stack.len() > pages * PAGE_BYTES
+    }
+}
+
+impl UserMemory for Copied<'_> {
+    fn read<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
+        let stack = &self.unwalked.stack;
+        let offset = address
+            .checked_sub(self.unwalked.stack_start)
+            .and_then(|offset| usize::try_from(offset).ok())
+            .filter(|offset| *offset < stack.len());
+        if let Some(offset) = offset {
+            return stack.get(offset..)?.first_chunk().copied();
+        }
+        let (object, address) = self.code.object_at(address)?;
+        self.code.with.objects.get(object).read(address)
+    }
+}
