@@ -111,8 +111,9 @@ pub enum SavedFp {
     AtCfa(i16),
     /// In memory, this far from where rbp points, in bytes.
     AtFp(i16),
-    /// Below the return address if rbp points there, else in rbp still: what the Go compiler does
-    /// and does not describe.
+    /// Below the return address, once the function has made its frame: what the Go assembler does
+    /// and does not describe. Until then rbp still has the caller's, which points above the CFA;
+    /// afterwards it points below, or is in use for something else.
     WhereFramed,
 }
 
@@ -529,7 +530,7 @@ pub fn caller_by_rule(
         }
     };
     // What `push %rbp` at a function's start leaves: both words in one read.
-    let is_framed = callee.fp == cfa.wrapping_sub(16);
+    let is_framed = callee.fp < cfa && callee.sp <= cfa.wrapping_sub(16);
     if fp == SavedFp::AtCfa(-16) || (fp == SavedFp::WhereFramed && is_framed) {
         let Some(pair) = memory.read::<16>(cfa.wrapping_sub(16)) else {
             return Err(StopReason::StackUnreadable);
@@ -763,12 +764,15 @@ mod tests {
             .word(0x7020, 0xbbbb)
             .word(0x7028, 0x40_2000);
         let rule = Rule::Frame(Cfa::StackPointer(0x30), SavedFp::WhereFramed);
-        check_innermost(rule, CALLEE, &memory, (0x40_2000, 0x7030, 0x7010));
-        let framed = Registers {
-            fp: 0x7020,
-            ..CALLEE
-        };
-        check_innermost(rule, framed, &memory, (0x40_2000, 0x7030, 0xbbbb));
+        let with_fp = |fp| Registers { fp, ..CALLEE };
+        // In its frame, with rbp in use for something else, and before it has made its frame.
+        check_innermost(rule, with_fp(0x7020), &memory, (0x40_2000, 0x7030, 0xbbbb));
+        check_innermost(rule, with_fp(5), &memory, (0x40_2000, 0x7030, 0xbbbb));
+        check_innermost(rule, with_fp(0x7040), &memory, (0x40_2000, 0x7030, 0x7040));
+        // Without a frame.
+        let memory = memory.word(0x7000, 0x40_2000);
+        let rule = Rule::Frame(Cfa::StackPointer(8), SavedFp::WhereFramed);
+        check_innermost(rule, with_fp(5), &memory, (0x40_2000, 0x7008, 5));
     }
 
     #[test]

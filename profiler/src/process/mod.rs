@@ -422,9 +422,14 @@ impl Processes {
         {
             return UserPlace::Object(object, lookup);
         }
-        // The table was out of date: back to the address, and forth with the right mappings.
-        match snapshot.space.runtime_address(object, lookup) {
-            Some(address) => self.place_of_address(sample.pid, address, frame.source),
+        // The table was out of date: back to the address, and forth with the right mappings. An
+        // object may be mapped more than once; then all of its mappings must tell the same.
+        let addresses = snapshot.space.runtime_addresses(object, lookup);
+        let mut places =
+            addresses.map(|address| self.place_of_address(sample.pid, address, frame.source));
+        let first = places.next();
+        match first.filter(|first| places.all(|place| place == *first)) {
+            Some(place) => place,
             None => UserPlace::Unknown(elf_address),
         }
     }

@@ -86,25 +86,22 @@ impl Space {
         })
     }
 
-    /// The runtime address of an object's address. `None` when there is none, or more than one.
-    #[must_use]
-    pub fn runtime_address(&self, object: ObjectId, address: ElfAddr) -> Option<u64> {
-        let mut found = None;
-        for mapping in self
+    /// The runtime addresses of an object's address: more than one if it is mapped more than once.
+    pub fn runtime_addresses(
+        &self,
+        object: ObjectId,
+        address: ElfAddr,
+    ) -> impl Iterator<Item = u64> {
+        let of_object = self
             .0
             .iter()
-            .filter(|mapping| mapping.object == Some(object))
-        {
+            .filter(move |mapping| mapping.object == Some(object));
+        of_object.filter_map(move |mapping| {
             let runtime = mapping.bias.to_runtime(address);
-            if runtime < mapping.start || runtime >= mapping.end {
-                continue;
-            }
-            if found.is_some_and(|found| found != runtime) {
-                return None;
-            }
-            found = Some(runtime);
-        }
-        found
+            (mapping.start..mapping.end)
+                .contains(&runtime)
+                .then_some(runtime)
+        })
     }
 
     /// The objects mapped.
@@ -161,11 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn an_object_mapped_twice_has_no_one_runtime_address() {
+    fn an_object_mapped_twice_has_two_runtime_addresses() {
         let id = ObjectId::from_wire(1).unwrap();
         let mut space = Space::of_rows([mapping(100, 200, 0)].into_iter());
-        assert_eq!(space.runtime_address(id, ElfAddr(5)), Some(105));
+        let addresses =
+            |space: &Space| -> Vec<u64> { space.runtime_addresses(id, ElfAddr(5)).collect() };
+        assert_eq!(addresses(&space), [105]);
         space.insert(&mapping(300, 400, 0));
-        assert_eq!(space.runtime_address(id, ElfAddr(5)), None);
+        assert_eq!(addresses(&space), [105, 305]);
     }
 }

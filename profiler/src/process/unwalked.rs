@@ -4,6 +4,8 @@
 //! moment. Out: the stack, by the same step and the same tables as in the kernel; or the object
 //! whose table is to be waited for.
 
+use std::{cell::OnceCell, fs::File, os::unix::fs::FileExt};
+
 use profiler_common::{
     limits::{PAGE_BYTES, STACK_COPY_PAGES},
     step::{Growth, Registers, UserMemory},
@@ -14,8 +16,9 @@ use profiler_common::{
 use super::{Located, Mapping, Processes, Space, UserPlace, UserStack};
 use crate::{
     bpf::{Sample, Tables, Unwalked},
-    object::{ElfAddr, ObjectId, Objects, lookup_address},
+    object::{Objects, lookup_address},
     residency::Residency,
+    target::Pid,
     unwind::{Code, walk},
 };
 
@@ -31,8 +34,9 @@ pub struct Tabled<'a> {
 }
 
 /// Where the code of a process lay at one moment. Cheap to keep.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct CodeSpace {
+    pid: Pid,
     space: Space,
     before_exec: Space,
     is_known: bool,
@@ -44,11 +48,12 @@ impl Processes {
     pub fn code_space(&mut self, sample: &Sample, now_ns: u64, objects: &mut Objects) -> CodeSpace {
         self.meet(sample, now_ns, objects);
         let Some(process) = self.processes.get_mut(&sample.pid) else {
-            return CodeSpace::default();
+            return CodeSpace::unknown(sample.pid);
         };
         // The kernel side would not have asked if it had a table that is right.
         process.wants_table |= process.ended_ns.is_none();
         CodeSpace {
+            pid: sample.pid,
             space: process.space.clone(),
             before_exec: process.before_exec.clone(),
             is_known: process.is_known,
@@ -57,6 +62,16 @@ impl Processes {
 }
 
 impl CodeSpace {
+    /// Of a process that ended before we could look.
+    fn unknown(pid: Pid) -> Self {
+        Self {
+            pid,
+            space: Space::default(),
+            before_exec: Space::default(),
+            is_known: false,
+        }
+    }
+
     /// Walks a stack. An object in [`UserStack::wants`] may have a table later.
     #[must_use]
     pub fn walk(&self, unwalked: &Unwalked, with: Tabled<'_>) -> UserStack {
@@ -73,6 +88,8 @@ impl CodeSpace {
         let memory = Copied {
             unwalked,
             code: &code,
+            pid: self.pid,
+            process: OnceCell::new(),
         };
         let walked = walk(innermost, &unwalked.registers, &memory, &code);
         let frames: Vec<Located> = walked
@@ -122,15 +139,6 @@ struct SpaceCode<'a> {
     with: Tabled<'a>,
 }
 
-impl SpaceCode<'_> {
-    fn object_at(&self, address: u64) -> Option<(ObjectId, ElfAddr)> {
-        match place_in(self.space, address) {
-            UserPlace::Object(object, address) => Some((object, address)),
-            UserPlace::Jit(_) | UserPlace::Unknown(_) => None,
-        }
-    }
-}
-
 impl Code for SpaceCode<'_> {
     fn look_up(&self, address: u64) -> Result<(Knowledge, Growth), StopReason> {
         let (object, address) = match place_in(self.space, address) {
@@ -153,13 +161,22 @@ impl Code for SpaceCode<'_> {
     }
 }
 
-/// The memory that came with a sample, and the code in the files of the process.
+/// The memory that came with a sample, the code in the files of the process, and the code that it
+/// made, as it is now.
 struct Copied<'a> {
     unwalked: &'a Unwalked,
     code: &'a SpaceCode<'a>,
+    pid: Pid,
+    process: OnceCell<Option<File>>,
 }
 
 impl Copied<'_> {
+    /// The memory of the process, if it is still there.
+    fn process(&self) -> Option<&File> {
+        let open = || File::open(format!("/proc/{}/mem", self.pid)).ok();
+        self.process.get_or_init(open).as_ref()
+    }
+
     /// Whether the stack goes on beyond what came along.
     fn is_full(&self) -> bool {
         let pages = STACK_COPY_PAGES - 1;
@@ -177,7 +194,14 @@ impl UserMemory for Copied<'_> {
         if let Some(offset) = offset {
             return stack.get(offset..)?.first_chunk().copied();
         }
-        let (object, address) = self.code.object_at(address)?;
-        self.code.with.objects.get(object).read(address)
+        match place_in(self.code.space, address) {
+            UserPlace::Object(object, address) => self.code.with.objects.get(object).read(address),
+            UserPlace::Jit(address) => {
+                let mut bytes = [0; N];
+                self.process()?.read_exact_at(&mut bytes, address).ok()?;
+                Some(bytes)
+            }
+            UserPlace::Unknown(_) => None,
+        }
     }
 }
