@@ -158,8 +158,7 @@ impl UnwindTables {
     fn lay_out(&mut self, table: &Table) -> Layout {
         let rules = table.rules();
         Layout::of(table, 0, |local| {
-            let word = rules[usize::from(local)].encode();
-            self.rule_number(word).unwrap_or(NO_INFORMATION)
+            self.rule_number(rules[usize::from(local)].encode())
         })
     }
 

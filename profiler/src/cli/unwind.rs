@@ -87,9 +87,14 @@ fn write_rows(table: &Table, out: &mut dyn Write) -> io::Result<()> {
 
 fn write_summary(table: &Table, out: &mut dyn Write) -> io::Result<()> {
     let coverage = table.coverage();
-    let layout = Layout::of(table, 0, |rule| rule);
+    let mut rules = 0;
+    let layout = Layout::of(table, 0, |rule| {
+        rules += 1;
+        Some(rule)
+    });
     let rows = table.rows().len();
-    let bytes = 4 * (layout.rows.len() + layout.index.len()) + 8 * table.rules().len();
+    let kept = layout.rows.len();
+    let bytes = 4 * (kept + layout.index.len()) + 8 * rules;
     let functions = coverage.functions;
     writeln!(
         out,
@@ -108,6 +113,10 @@ fn write_summary(table: &Table, out: &mut dyn Write) -> io::Result<()> {
         coverage.code_bytes,
         100.0 * coverage.covered().bytes as f64 / code,
         code / rows as f64
+    )?;
+    writeln!(
+        out,
+        "memory {kept} rows with {rules} rules: pushes and pops are joined to the row before"
     )?;
     writeln!(
         out,

@@ -1,7 +1,12 @@
 //! Tables of hand-written call frame information.
 
+use std::io::Write;
+
 use gimli::BaseAddresses;
-use profiler_common::unwind::{Base, Cfa, MAX_BUCKET_ROWS, Rule, SavedFp};
+use profiler_common::unwind::{
+    BUCKET_BYTES, Base, Cfa, IndexWord, MAX_BUCKET_ROWS, MOST_FOLD_BYTES, Rule, SavedFp,
+};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -341,24 +346,23 @@ fn a_table_of_several_chunks_is_searched_in_each() {
 #[test]
 fn a_table_may_start_anywhere_in_a_chunk() {
     let table = dense(4, 5000);
-    let whole = Layout::of(&table, 0, |rule| rule);
+    let whole = Layout::of(&table, 0, Some);
     for first in [0, 1, 60_000, 65_535] {
-        let layout = Layout::of(&table, first, |rule| rule + 7);
+        let layout = Layout::of(&table, first, |rule| Some(rule + 7));
         assert_eq!(layout.index.len(), whole.index.len());
         for (at, one) in layout.index.iter().zip(&whole.index) {
-            let (at, one) = (
-                profiler_common::unwind::IndexWord(*at),
-                profiler_common::unwind::IndexWord(*one),
-            );
+            let (at, one) = (IndexWord(*at), IndexWord(*one));
             assert_eq!(at.count(), one.count());
             assert_eq!(at.row() / 65_536, (at.row() + at.count()) / 65_536);
             let (here, there) = ((at.row() - first) as usize, one.row() as usize);
             for row in 0..=at.count() as usize {
                 let (mine, other) = (layout.rows[here + row], whole.rows[there + row]);
-                assert_eq!(
-                    mine >> 16,
-                    (other >> 16) + if there + row == 0 { 0 } else { 7 }
-                );
+                let number = match (other >> 16) as u16 {
+                    NO_INFORMATION => NO_INFORMATION,
+                    number => number + 7,
+                };
+                assert_eq!((mine >> 16) as u16, number);
+                assert_eq!(mine as u16, other as u16);
             }
         }
     }
@@ -367,14 +371,142 @@ fn a_table_may_start_anywhere_in_a_chunk() {
 #[test]
 fn a_bucket_with_too_many_rows_has_no_rules_and_the_next_one_has() {
     let table = dense(1, 600);
-    const { assert!(256 > MAX_BUCKET_ROWS) };
+    // Of five rows one has no other to join, and three stay.
+    const { assert!(256 * 3 / 5 > MAX_BUCKET_ROWS) };
     let lookup = Lookup::new(&table);
-    assert_eq!(Layout::of(&table, 0, |rule| rule).overfull_buckets, 2);
+    assert_eq!(Layout::of(&table, 0, Some).overfull_buckets, 2);
     assert_eq!(lookup.rule(CODE), Rule::NoInformation);
     assert_eq!(lookup.rule(CODE + 511), Rule::NoInformation);
     for (start, _, rule) in table.ranges().filter(|(start, ..)| *start >= CODE + 512) {
         assert_eq!(lookup.rule(start), rule);
     }
+}
+
+/// A table of rows given by their lengths and rules, of which number 0 is no information.
+fn table_of(rules: Vec<Rule>, lengths: &[(u32, u16)]) -> Table {
+    let mut offset = 0;
+    let mut rows = Vec::new();
+    for (length, rule) in lengths {
+        rows.push(TableRow {
+            offset,
+            rule: *rule,
+        });
+        offset += length;
+    }
+    rows.push(TableRow { offset, rule: 0 });
+    Table {
+        format: FrameFormat::EhFrame,
+        base: CODE,
+        rows,
+        rules,
+        coverage: Coverage::default(),
+    }
+}
+
+/// No information, then what pushes and pops may lead from one to the other, then what they may not.
+fn mixed_rules() -> Vec<Rule> {
+    let saved = |offset| Rule::Frame(Cfa::StackPointer(offset), SavedFp::AtCfa(-16));
+    let mut rules = vec![Rule::NoInformation];
+    rules.extend((0..6).map(|words| sp(8 * words)));
+    rules.extend((2..5).map(|words| saved(8 * words)));
+    rules.extend([sp(12), sp(i32::MAX), sp(i32::MIN), Rule::End]);
+    rules.push(frame(Cfa::FramePointer(16)));
+    rules
+}
+
+#[test]
+fn a_push_and_a_pop_join_the_row_before() {
+    let far = u32::from(MOST_FOLD_BYTES);
+    let lengths = [(far, 1), (9, 2), (far + 1, 3), (40, 2), (80, 2), (20, 7)];
+    let table = table_of(mixed_rules(), &lengths);
+    let mut needed = Vec::new();
+    let layout = Layout::of(&table, 0, |rule| {
+        needed.push(rule);
+        Some(rule)
+    });
+    // A push after 127 bytes; a pop after 128, which is too far; 2 with 2 do not join, nor does
+    // another place of the frame pointer; the last bucket ends the table.
+    assert_eq!(needed, [1, 3, 2, 7]);
+    let counts = layout.index.iter().map(|word| IndexWord(*word).count());
+    assert_eq!(counts.collect::<Vec<_>>(), [2, 4]);
+}
+
+#[test]
+fn rows_without_a_number_have_no_rule_and_are_counted() {
+    // Rows of one bucket: 1 and 2 would be joined under the number of 1, 2 and 3 under that of 2.
+    let table = table_of(mixed_rules(), &[(8, 1), (8, 2), (8, 3), (8, 14), (8, 14)]);
+    let mut asked = 0;
+    let layout = Layout::of(&table, 0, |rule| {
+        asked += 1;
+        (rule == 2).then_some(77)
+    });
+    assert_eq!((asked, layout.unnumbered_rows), (3, 3));
+    let numbers = layout.rows.iter().map(|row| row >> 16);
+    assert_eq!(numbers.collect::<Vec<_>>(), [0, 0, 77, 0, 0, 0]);
+}
+
+proptest! {
+    #[test]
+    fn the_search_finds_the_rule_of_the_row(
+        lengths in prop::collection::vec((3..40u32, 0..15u16), 0..300),
+        far in prop::collection::vec((3..700u32, 0..15u16), 0..20),
+        first_word in prop_oneof![Just(0), 65_400..65_536u32],
+    ) {
+        let table = table_of(mixed_rules(), &[lengths, far].concat());
+        let lookup = Lookup::starting_at(&table, first_word);
+        for (start, end, rule) in table.ranges() {
+            for address in start..end {
+                prop_assert_eq!(lookup.rule(address), rule, "at {:#x}", address);
+            }
+        }
+        let (_, end, _) = table.ranges().last().unwrap_or((0, CODE, Rule::End));
+        for address in end..end + 2 * BUCKET_BYTES {
+            prop_assert_eq!(lookup.rule(address), Rule::NoInformation);
+        }
+    }
+}
+
+#[test]
+#[ignore = "a measurement, of use in a release build: rows a second, and memory"]
+fn three_million_rows_compile_within_bounds() {
+    const FUNCTIONS: u64 = 375_000;
+    let words = [1, 2, 3, 10, 3, 2, 1, 2];
+    let step = |words: &u8| [DEF_CFA_OFFSET, 8 * words, ADVANCE | 5];
+    let body: Vec<u8> = words.iter().flat_map(step).collect();
+    let mut frames = Frames::eh();
+    for number in 0..FUNCTIONS {
+        frames = frames.function(40 * number, 40, &body);
+    }
+    let mut sections = frames.sections();
+    sections.code[0].end = CODE + 40 * FUNCTIONS;
+    let before = peak_kib();
+    let started = std::time::Instant::now();
+    let table = Table::of_sections(&sections);
+    let compiled = started.elapsed();
+    let started = std::time::Instant::now();
+    let layout = Layout::of(&table, 0, Some);
+    let laid_out = started.elapsed();
+    let rows = table.rows().len();
+    let (peak, kept) = (peak_kib() - before, layout.rows.len());
+    writeln!(
+        io::stderr(),
+        "{rows} rows, {kept} in memory; compiled {:.1} M rows/s, laid out {:.1} M rows/s, {} MiB",
+        rows as f64 / compiled.as_secs_f64() / 1e6,
+        rows as f64 / laid_out.as_secs_f64() / 1e6,
+        peak >> 10
+    )
+    .unwrap();
+    assert_eq!(rows as u64, 8 * FUNCTIONS + 1);
+    assert_eq!(layout.overfull_buckets + layout.unnumbered_rows, 0);
+    assert!(peak < 128 << 10, "{peak} KiB");
+}
+
+/// The most memory that this process ever had, in KiB.
+fn peak_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kib.unwrap().parse().unwrap()
 }
 
 #[test]
