@@ -53,7 +53,7 @@ fn compile(path: &Path) -> Result<Table, Trouble> {
     };
     let file = file.map_err(|error| Trouble::failure(what(), error.to_string(), advice))?;
     let started = Instant::now();
-    let table = Table::of_file(&file)
+    let table = Table::of_object(&file, Some(path))
         .map_err(|error| Trouble::failure(what(), error.to_string(), error.advice()))?;
     let seconds = started.elapsed().as_secs_f64();
     let rows = table.rows().len();
@@ -95,12 +95,12 @@ fn write_summary(table: &Table, out: &mut dyn Write) -> io::Result<()> {
     let rows = table.rows().len();
     let kept = layout.rows.len();
     let bytes = 4 * (kept + layout.index.len()) + 8 * rules;
-    let functions = coverage.functions;
-    writeln!(
-        out,
-        "from   {functions} functions in {}",
-        table.format().name()
-    )?;
+    let own = coverage.functions - coverage.debug_functions;
+    write!(out, "from   {own} functions in {}", table.format().name())?;
+    match coverage.debug_functions {
+        0 => writeln!(out)?,
+        more => writeln!(out, ", {more} more in .debug_frame")?,
+    }
     writeln!(
         out,
         "rows   {rows} with {} distinct rules",

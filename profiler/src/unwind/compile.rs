@@ -3,6 +3,7 @@
 //! Each function's description is evaluated once, in the order of the section. Its rows go into one
 //! vector; then the functions are sorted by address and their rows joined: what two functions
 //! describe belongs to the first, what none describes has no rule, equal neighbours become one row.
+//! A second section counts where the first has no rule.
 
 use std::{collections::HashMap, ops::RangeInclusive};
 
@@ -11,7 +12,7 @@ use gimli::{
     LittleEndian, Register, RegisterRule, UnwindContext, UnwindContextStorage, UnwindOffset,
     UnwindSection, UnwindTableRow, X86_64,
 };
-use profiler_common::unwind::{BUCKET_BYTES, MAX_RULES, NO_INFORMATION, Rule};
+use profiler_common::unwind::{BUCKET_BYTES, MAX_RULES, NO_INFORMATION, Rule, SavedFp};
 
 use super::{
     Coverage, Extent, Table, TableRow,
@@ -53,19 +54,30 @@ impl UnwindContextStorage<usize> for Storage {
 
 /// Compiles a table. `read_code` reads the code of small functions.
 pub(super) fn compile(sections: &Sections, read_code: &ReadCode<'_>) -> Table {
+    let mut compiler = Compiler::new(sections);
     let data = &sections.frames[..];
     match sections.format {
-        FrameFormat::EhFrame => run(&EhFrame::new(data, LittleEndian), sections, read_code),
-        FrameFormat::DebugFrame => run(&DebugFrame::new(data, LittleEndian), sections, read_code),
+        FrameFormat::EhFrame => {
+            run(&EhFrame::new(data, LittleEndian), &mut compiler, read_code);
+            compiler.join();
+            if !sections.debug_frames.is_empty() {
+                let before = compiler.coverage.functions;
+                compiler.debug_frames(&sections.debug_frames, read_code);
+                compiler.coverage.debug_functions = compiler.coverage.functions - before;
+            }
+        }
+        FrameFormat::DebugFrame => compiler.debug_frames(data, read_code),
     }
+    compiler.finish()
 }
 
+/// Compiles a section. Its rows are joined later.
 fn run<'a, S: UnwindSection<Slice<'a>>>(
     section: &S,
-    sections: &Sections,
+    compiler: &mut Compiler<'_>,
     read_code: &ReadCode<'_>,
-) -> Table {
-    let mut compiler = Compiler::new(sections);
+) {
+    let sections = compiler.sections;
     let cies = shared_entries(section, sections);
     let mut context = UnwindContext::<usize, Storage>::new_in();
     let mut entries = section.entries(&sections.bases);
@@ -90,7 +102,6 @@ fn run<'a, S: UnwindSection<Slice<'a>>>(
             Err(_) => compiler.fail(Cause::Broken, 0),
         }
     }
-    compiler.finish(sections.format)
 }
 
 /// The entries that functions share, by offset. Those that do not parse, or that would take long to
@@ -129,8 +140,12 @@ struct Compiler<'s> {
     sections: &'s Sections,
     base: u64,
     functions: Vec<Function>,
-    /// Rows of all functions, in the order of the section.
+    /// Rows of the section's functions, in its order.
     rows: Vec<TableRow>,
+    /// The rows of the sections before, joined.
+    joined: Vec<TableRow>,
+    /// Where the frame pointer is if the section does not say.
+    unsaid: SavedFp,
     rules: Vec<Rule>,
     /// The number of each rule, by its word.
     numbers: HashMap<u64, u16>,
@@ -148,6 +163,8 @@ impl<'s> Compiler<'s> {
             base: first - first % BUCKET_BYTES,
             functions: Vec::new(),
             rows: Vec::new(),
+            joined: Vec::new(),
+            unsaid: SavedFp::Same,
             rules: vec![Rule::NoInformation],
             numbers: HashMap::from([(Rule::NoInformation.encode(), NO_INFORMATION)]),
             recent: [(Rule::NoInformation.encode(), NO_INFORMATION); RECENT],
@@ -170,6 +187,28 @@ impl<'s> Compiler<'s> {
         (address < range.end).then_some(*range)
     }
 
+    /// Compiles a `.debug_frame`, for what has no rule yet.
+    fn debug_frames(&mut self, data: &[u8], read_code: &ReadCode<'_>) {
+        if self.sections.is_go {
+            self.unsaid = SavedFp::WhereFramed;
+        }
+        run(&DebugFrame::new(data, LittleEndian), self, read_code);
+        self.join();
+    }
+
+    /// Whether the sections before have rules for all of a range.
+    fn is_ruled(&self, start: u64, end: u64) -> bool {
+        let offset = |row: &TableRow| self.base + u64::from(row.offset);
+        let after = self.joined.partition_point(|row| offset(row) <= start);
+        let Some(first) = after.checked_sub(1) else {
+            return false;
+        };
+        self.joined[first..]
+            .iter()
+            .take_while(|row| offset(row) < end)
+            .all(|row| row.rule != NO_INFORMATION)
+    }
+
     /// Compiles one function. One outside of the code (the linker dropped it) is none.
     fn function<'a, S: UnwindSection<Slice<'a>>>(
         &mut self,
@@ -183,8 +222,11 @@ impl<'s> Compiler<'s> {
             return;
         };
         let end = start.saturating_add(fde.len()).min(code.end);
+        if self.is_ruled(start, end) {
+            return;
+        }
         self.coverage.functions += 1;
-        let is_full = self.functions.len() >= MOST_FUNCTIONS || self.rows.len() >= MOST_ROWS;
+        let is_full = self.functions.len() >= MOST_FUNCTIONS || self.is_full();
         if is_full || end - self.base > MOST_SPAN {
             return self.fail(Cause::TooLarge, end - start);
         }
@@ -228,12 +270,12 @@ impl<'s> Compiler<'s> {
                 if row_end == at {
                     continue;
                 }
-                if self.rows.len() >= MOST_ROWS {
+                if self.is_full() {
                     self.push(first_row, at, Err(Cause::TooLarge), end - at);
                     return;
                 }
                 let rule = if is_usual {
-                    rule_of(row, section, encoding)
+                    rule_of(row, section, encoding, self.unsaid)
                 } else {
                     Err(Cause::ReturnAddress)
                 };
@@ -245,6 +287,10 @@ impl<'s> Compiler<'s> {
             }
         }
         self.push(first_row, at, Err(Cause::Broken), end - at);
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() + self.joined.len() >= MOST_ROWS
     }
 
     /// Adds a row to the function whose rows begin at `first_row`, unless it repeats the last.
@@ -290,8 +336,8 @@ impl<'s> Compiler<'s> {
         Ok(number)
     }
 
-    /// Joins the rows of all functions.
-    fn finish(mut self, format: FrameFormat) -> Table {
+    /// Joins the rows of the section's functions, and them with those of the sections before.
+    fn join(&mut self) {
         // Stable: of two functions with one start the first in the section counts.
         self.functions.sort_by_key(|function| function.start);
         let mut joined = Joined(Vec::with_capacity(self.rows.len() + self.functions.len()));
@@ -311,17 +357,50 @@ impl<'s> Compiler<'s> {
             }
         }
         joined.push(covered, NO_INFORMATION);
-        let mut rows = joined.0;
-        rows.shrink_to_fit();
-        self.coverage.rules = extents(&rows, self.rules.len());
+        self.functions = Vec::new();
+        self.rows = Vec::new();
+        self.joined = if self.joined.is_empty() {
+            joined.0
+        } else {
+            overlaid(&self.joined, &joined.0)
+        };
+    }
+
+    fn finish(mut self) -> Table {
+        self.joined.shrink_to_fit();
+        self.coverage.rules = extents(&self.joined, self.rules.len());
         Table {
-            format,
+            format: self.sections.format,
             base: self.base,
-            rows,
+            rows: self.joined,
             rules: self.rules,
             coverage: self.coverage,
         }
     }
+}
+
+/// The first rows, and the others where those have no rule.
+fn overlaid(first: &[TableRow], others: &[TableRow]) -> Vec<TableRow> {
+    let mut joined = Joined(Vec::with_capacity(first.len() + others.len()));
+    let mut sources = [first, others];
+    let mut in_force = [NO_INFORMATION; 2];
+    while let Some(at) = sources
+        .iter()
+        .filter_map(|rows| rows.first())
+        .map(|row| row.offset)
+        .min()
+    {
+        for (rows, rule) in sources.iter_mut().zip(&mut in_force) {
+            if let [row, rest @ ..] = *rows
+                && row.offset == at
+            {
+                (*rows, *rule) = (rest, row.rule);
+            }
+        }
+        let [rule, other] = in_force;
+        joined.push(at, if rule == NO_INFORMATION { other } else { rule });
+    }
+    joined.0
 }
 
 /// Rows in the order of addresses, equal neighbours as one.

@@ -9,12 +9,14 @@
 //! at least a byte of the section, and common entries are read where they are, once.
 
 mod compile;
+mod debug_file;
 mod layout;
 mod rule;
 mod section;
+mod unpack;
 mod walk;
 
-use std::{fs::File, io};
+use std::{fs::File, io, path::Path};
 
 use profiler_common::unwind::{NO_INFORMATION, Rule};
 
@@ -56,6 +58,8 @@ pub struct Coverage {
     pub code_bytes: u64,
     /// Functions described.
     pub functions: u64,
+    /// Those of them that an object with both forms describes in `.debug_frame` alone.
+    pub debug_functions: u64,
     /// What the rules of the table cover, by the number of the rule; of
     /// [`Rule::NoInformation`] what lies between others.
     pub rules: Vec<Extent>,
@@ -97,13 +101,26 @@ impl Table {
     /// # Errors
     /// When the file is no x86-64 ELF file, describes nothing, or cannot be read.
     pub fn of_file(file: &File) -> Result<Self, CompileError> {
-        let sections = Sections::of_file(file)?;
-        Ok(compile::compile(&sections, &|offset| {
+        Ok(Self::with_code(&Sections::of_file(file)?, file))
+    }
+
+    /// Compiles the table of an object. If its file describes nothing, what was split off it may:
+    /// the file in its `.gnu_debugdata`, or a debug file that belongs to it. `path` is where the
+    /// object is, to find the file that it names.
+    ///
+    /// # Errors
+    /// When the file is no x86-64 ELF file, nothing describes it, or it cannot be read.
+    pub fn of_object(file: &File, path: Option<&Path>) -> Result<Self, CompileError> {
+        Ok(Self::with_code(&Sections::of_object(file, path)?, file))
+    }
+
+    fn with_code(sections: &Sections, file: &File) -> Self {
+        compile::compile(sections, &|offset| {
             use std::os::unix::fs::FileExt;
             let mut code = [0; compile::TRAMPOLINE.len()];
             file.read_exact_at(&mut code, offset).ok()?;
             Some(code)
-        }))
+        })
     }
 
     /// Compiles a table from sections, without the code that they describe: signal frames are
@@ -113,7 +130,7 @@ impl Table {
         compile::compile(sections, &|_| None)
     }
 
-    /// The form that the object describes itself in.
+    /// The form that the object describes itself in, the first of them if it has both.
     #[must_use]
     pub fn format(&self) -> FrameFormat {
         self.format
@@ -174,11 +191,11 @@ pub enum CompileError {
     /// No segment is executable.
     #[error("it has no code")]
     NoCode,
-    /// Neither `.eh_frame` nor `.debug_frame`.
+    /// Neither `.eh_frame` nor `.debug_frame`, nor a debug file where we looked.
     #[error("it has neither .eh_frame nor .debug_frame")]
     NoFrames,
-    /// The only section there is is compressed.
-    #[error("it has no .eh_frame, and its .debug_frame is compressed")]
+    /// The only section there is is compressed, and not in a way that we know, or broken.
+    #[error("it has no .eh_frame, and its .debug_frame cannot be decompressed")]
     Compressed,
     /// The section is longer than we read.
     #[error("its call frame information has {0} bytes, more than {MOST_FRAME_BYTES}")]
@@ -202,5 +219,7 @@ impl CompileError {
     }
 }
 
+#[cfg(test)]
+mod file_tests;
 #[cfg(test)]
 mod tests;

@@ -61,11 +61,13 @@ impl Cause {
     }
 }
 
-/// The rule that a row of call frame information stands for.
+/// The rule that a row of call frame information stands for. `unsaid` is where the frame pointer is
+/// if the row does not say.
 pub(super) fn rule_of<'a, S, Storage>(
     row: &UnwindTableRow<usize, Storage>,
     section: &S,
     encoding: Encoding,
+    unsaid: SavedFp,
 ) -> Result<Rule, Cause>
 where
     S: UnwindSection<EndianSlice<'a, LittleEndian>>,
@@ -87,7 +89,7 @@ where
     match ra {
         Some(RegisterRule::Offset(-8)) => {}
         Some(RegisterRule::Register(register)) => {
-            let same = saved_fp(row, section, encoding)? == SavedFp::Same;
+            let same = saved_fp(row, section, encoding)?.is_none_or(|fp| fp == SavedFp::Same);
             let Cfa::StackPointer(offset) = cfa(row)? else {
                 return Err(Cause::ReturnAddress);
             };
@@ -98,7 +100,8 @@ where
         }
         _ => return Err(Cause::ReturnAddress),
     }
-    Ok(Rule::Frame(cfa(row)?, saved_fp(row, section, encoding)?))
+    let fp = saved_fp(row, section, encoding)?.unwrap_or(unsaid);
+    Ok(Rule::Frame(cfa(row)?, fp))
 }
 
 fn by_register(register: Register, offset: i64) -> Result<Cfa, Cause> {
@@ -196,28 +199,29 @@ fn plt(operations: &[Operation<Slice<'_>>]) -> Result<Cfa, Cause> {
     }
 }
 
-/// Where the caller's frame pointer is.
+/// Where the caller's frame pointer is, if the row says so.
 fn saved_fp<'a, S, Storage>(
     row: &UnwindTableRow<usize, Storage>,
     section: &S,
     encoding: Encoding,
-) -> Result<SavedFp, Cause>
+) -> Result<Option<SavedFp>, Cause>
 where
     S: UnwindSection<Slice<'a>>,
     Storage: UnwindContextStorage<usize>,
 {
     let near = |offset: i64| i16::try_from(offset).map_err(|_| Cause::FramePointer);
     match row.register(X86_64::RBP) {
+        None => Ok(None),
         // Undefined: the callers of such code do not use it. The ABI has callees preserve it.
-        None | Some(RegisterRule::SameValue | RegisterRule::Undefined) => Ok(SavedFp::Same),
-        Some(RegisterRule::Offset(offset)) => Ok(SavedFp::AtCfa(near(offset)?)),
+        Some(RegisterRule::SameValue | RegisterRule::Undefined) => Ok(Some(SavedFp::Same)),
+        Some(RegisterRule::Offset(offset)) => Ok(Some(SavedFp::AtCfa(near(offset)?))),
         // What gcc writes for functions that align their stack.
         Some(RegisterRule::Expression(expression)) => {
             let operations =
                 operations(&expression, section, encoding).ok_or(Cause::FramePointer)?;
             match operations.first().and_then(based) {
                 Some((X86_64::RBP, offset)) if operations.len() == 1 => {
-                    Ok(SavedFp::AtFp(near(offset)?))
+                    Ok(Some(SavedFp::AtFp(near(offset)?)))
                 }
                 _ => Err(Cause::FramePointer),
             }

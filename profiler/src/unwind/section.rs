@@ -1,9 +1,9 @@
 //! Where an ELF file keeps its call frame information, and where its code.
 //!
-//! In: a file. Out: [`Sections`], with the bytes of one section in memory and nothing else of the
+//! In: a file. Out: [`Sections`], with the call frame information in memory and nothing else of the
 //! file. Every size is the file's claim and is bounded before anything is allocated.
 
-use std::{fs::File, io, os::unix::fs::FileExt};
+use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
 
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
 use object::{
@@ -15,7 +15,10 @@ use object::{
     },
 };
 
-use super::CompileError;
+use super::{
+    CompileError, debug_file,
+    unpack::{Packing, unpack},
+};
 
 /// The longest section read, in bytes. A browser of 200 MB of text has 15 MB.
 pub const MOST_FRAME_BYTES: u64 = 64 << 20;
@@ -23,6 +26,8 @@ pub const MOST_FRAME_BYTES: u64 = 64 << 20;
 const MOST_ADDRESS: u64 = 1 << 40;
 /// Most headers of segments read of one file.
 const MOST_SEGMENTS: usize = 4096;
+/// The longest notes read of one segment, in bytes.
+const MOST_NOTE_BYTES: u64 = 64 << 10;
 /// Bytes of `.eh_frame_hdr` that tell where `.eh_frame` is.
 /// Source: Linux Standard Base, section 10.6.2.
 const HDR_BYTES: u64 = 32;
@@ -67,18 +72,100 @@ pub struct Sections {
     pub format: FrameFormat,
     /// The call frame information.
     pub frames: Vec<u8>,
-    /// What its pointers may be relative to.
+    /// `.debug_frame`, for what an `.eh_frame` in `frames` has no rules for; empty if there is none.
+    pub debug_frames: Vec<u8>,
+    /// What pointers may be relative to.
     pub bases: BaseAddresses,
     /// The code, sorted and disjoint.
     pub code: Vec<CodeRange>,
+    /// Whether the Go toolchain made it, whose `.debug_frame` does not tell about frame pointers.
+    pub is_go: bool,
 }
 
 impl Sections {
-    /// Finds the call frame information of a file.
+    /// Finds the call frame information in a file.
     ///
     /// # Errors
     /// When it is no x86-64 ELF file, has none, or cannot be read.
     pub fn of_file(file: &File) -> Result<Self, CompileError> {
+        Self::of_head(&Head::read(file)?, file)
+    }
+
+    /// Finds the call frame information of an object: in its file, else in what was split off.
+    /// `path` is where the file is.
+    ///
+    /// # Errors
+    /// When it is no x86-64 ELF file, has none, or cannot be read.
+    pub fn of_object(file: &File, path: Option<&Path>) -> Result<Self, CompileError> {
+        Self::found_below(Path::new(debug_file::DEBUG_FOLDER), file, path)
+    }
+
+    /// The same, with the folder where debug files are.
+    pub(super) fn found_below(
+        folder: &Path,
+        file: &File,
+        path: Option<&Path>,
+    ) -> Result<Self, CompileError> {
+        let head = Head::read(file)?;
+        match Self::of_head(&head, file) {
+            Err(CompileError::NoFrames) => debug_file::candidates(folder, &head, file, path)
+                .find_map(|debug| Self::of_debug_file(&head, &debug))
+                .ok_or(CompileError::NoFrames),
+            made => made,
+        }
+    }
+
+    fn of_head(head: &Head, file: &File) -> Result<Self, CompileError> {
+        if head.code.is_empty() {
+            return Err(CompileError::NoCode);
+        }
+        let debug = head.named.debug_frame;
+        let Some(place) = head.named.eh_frame.or(head.eh_frame_by_segment) else {
+            let frames = debug.ok_or(CompileError::NoFrames)?.read(file)?;
+            return Ok(Self::new(head, FrameFormat::DebugFrame, frames));
+        };
+        let mut made = Self::new(head, FrameFormat::EhFrame, place.read(file)?);
+        made.bases = made.bases.set_eh_frame(place.address);
+        // What it would add is missed if it is broken, but nothing else is.
+        let debug_frames = debug.and_then(|place| place.read(file).ok());
+        made.debug_frames = debug_frames.unwrap_or_default();
+        Ok(made)
+    }
+
+    /// The sections with what a debug file has. Its other headers are those of the object, and tell
+    /// where things are in that one.
+    fn of_debug_file(head: &Head, debug: &File) -> Option<Self> {
+        let place = Head::read(debug).ok()?.named.debug_frame?;
+        let frames = place.read(debug).ok()?;
+        Some(Self::new(head, FrameFormat::DebugFrame, frames))
+    }
+
+    fn new(head: &Head, format: FrameFormat, frames: Vec<u8>) -> Self {
+        let text = head.named.text;
+        let bases = BaseAddresses::default();
+        Self {
+            format,
+            frames,
+            debug_frames: Vec::new(),
+            bases: text.map_or(bases.clone(), |text| bases.set_text(text.address)),
+            code: head.code.clone(),
+            is_go: head.is_go,
+        }
+    }
+}
+
+/// What the headers and notes of a file say.
+#[derive(Debug, Default)]
+pub(super) struct Head {
+    pub(super) named: NamedSections,
+    pub(super) build_id: Option<Vec<u8>>,
+    eh_frame_by_segment: Option<Place>,
+    code: Vec<CodeRange>,
+    is_go: bool,
+}
+
+impl Head {
+    pub(super) fn read(file: &File) -> Result<Self, CompileError> {
         let cache = ReadCache::new(file);
         let header = Header::parse(&cache).map_err(CompileError::NotElf)?;
         let is_little = header.is_little_endian();
@@ -93,47 +180,50 @@ impl Sections {
         let named = NamedSections::read(header, &cache).unwrap_or_default();
         let in_segments = disjoint(segments.iter().filter_map(code_of_segment).collect());
         let in_sections = disjoint(named.code.clone());
-        let code = match (in_sections.is_empty(), in_segments.is_empty()) {
-            (_, true) => return Err(CompileError::NoCode),
-            (true, false) => in_segments,
+        let mut head = Self {
             // Segments hold other things too where the linker does not keep code apart.
-            (false, false) => in_sections,
+            code: match in_sections.is_empty() || in_segments.is_empty() {
+                true => in_segments,
+                false => in_sections,
+            },
+            eh_frame_by_segment: by_header(segments, file),
+            named,
+            ..Self::default()
         };
-        let mut bases = BaseAddresses::default();
-        if let Some(text) = named.text {
-            bases = bases.set_text(text.address);
+        for segment in segments {
+            head.read_notes(segment, &cache);
         }
-        let (format, place) = if let Some(place) = named.eh_frame {
-            (FrameFormat::EhFrame, place)
-        } else if let Some(place) = by_header(segments, file) {
-            (FrameFormat::EhFrame, place)
-        } else if let Some(place) = named.debug_frame {
-            (FrameFormat::DebugFrame, place)
-        } else {
-            return Err(named.why_not());
+        Ok(head)
+    }
+
+    fn read_notes(&mut self, segment: &ProgramHeader64<Little>, cache: &ReadCache<&File>) {
+        if segment.p_filesz(Little) > MOST_NOTE_BYTES {
+            return;
+        }
+        let Ok(Some(mut notes)) = segment.notes(Little, cache) else {
+            return;
         };
-        if format == FrameFormat::EhFrame {
-            bases = bases.set_eh_frame(place.address);
+        while let Ok(Some(note)) = notes.next() {
+            if note.name() == elf::ELF_NOTE_GNU && note.n_type(Little) == elf::NT_GNU_BUILD_ID {
+                self.build_id = Some(note.desc().to_vec());
+            }
+            self.is_go |= note.name() == b"Go";
         }
-        Ok(Self {
-            format,
-            frames: place.read(file)?,
-            bases,
-            code,
-        })
     }
 }
 
 /// Where a section is.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+pub(super) struct Place {
     address: u64,
     file_offset: u64,
     bytes: u64,
+    packing: Packing,
 }
 
 impl Place {
-    fn read(&self, file: &File) -> Result<Vec<u8>, CompileError> {
+    /// Reads the section, and decompresses it.
+    pub(super) fn read(&self, file: &File) -> Result<Vec<u8>, CompileError> {
         let file_bytes = file.metadata().map_err(CompileError::Read)?.len();
         let end = self.file_offset.saturating_add(self.bytes);
         if self.bytes > MOST_FRAME_BYTES {
@@ -145,18 +235,21 @@ impl Place {
         let mut bytes = vec![0; self.bytes as usize];
         file.read_exact_at(&mut bytes, self.file_offset)
             .map_err(CompileError::Read)?;
-        Ok(bytes)
+        unpack(self.packing, bytes)
     }
 }
 
 /// The sections we look for by name.
 #[derive(Debug, Default)]
-struct NamedSections {
+pub(super) struct NamedSections {
     eh_frame: Option<Place>,
     debug_frame: Option<Place>,
     text: Option<Place>,
+    /// A compressed ELF file with what was split off and is small.
+    pub(super) debugdata: Option<Place>,
+    /// The name of a file with what was split off.
+    pub(super) debuglink: Option<Place>,
     code: Vec<CodeRange>,
-    is_compressed: bool,
 }
 
 impl NamedSections {
@@ -171,40 +264,32 @@ impl NamedSections {
             let Ok(name) = section.name(Little, strings) else {
                 continue;
             };
-            let slot = match name {
-                b".eh_frame" => &mut named.eh_frame,
-                b".debug_frame" => &mut named.debug_frame,
-                b".text" => &mut named.text,
+            let is_compressed = section.sh_flags(Little).0 & elf::SHF_COMPRESSED.0 != 0;
+            let (slot, packing) = match (name, is_compressed) {
+                (b".eh_frame", false) => (&mut named.eh_frame, Packing::None),
+                (b".debug_frame", false) => (&mut named.debug_frame, Packing::None),
+                (b".debug_frame", true) => (&mut named.debug_frame, Packing::Elf),
+                (b".zdebug_frame", false) => (&mut named.debug_frame, Packing::Gnu),
+                (b".text", false) => (&mut named.text, Packing::None),
+                (b".gnu_debugdata", false) => (&mut named.debugdata, Packing::Xz),
+                (b".gnu_debuglink", false) => (&mut named.debuglink, Packing::None),
                 _ => continue,
             };
-            if slot.is_some() || section.sh_type(Little) == elf::SHT_NOBITS {
-                continue;
+            if slot.is_none() && section.sh_type(Little) != elf::SHT_NOBITS {
+                *slot = place_of(section, packing);
             }
-            if section.sh_flags(Little).0 & elf::SHF_COMPRESSED.0 != 0 {
-                named.is_compressed = true;
-                continue;
-            }
-            *slot = place_of(section);
         }
         Some(named)
     }
-
-    /// Why there is nothing to compile.
-    fn why_not(&self) -> CompileError {
-        if self.is_compressed {
-            CompileError::Compressed
-        } else {
-            CompileError::NoFrames
-        }
-    }
 }
 
-fn place_of(section: &SectionHeader64<Little>) -> Option<Place> {
+fn place_of(section: &SectionHeader64<Little>, packing: Packing) -> Option<Place> {
     let bytes = section.sh_size(Little);
     (bytes > 0).then(|| Place {
         address: section.sh_addr(Little),
         file_offset: section.sh_offset(Little),
         bytes,
+        packing,
     })
 }
 
@@ -258,6 +343,7 @@ fn by_header(segments: &[ProgramHeader64<Little>], file: &File) -> Option<Place>
         address,
         file_offset: header.p_offset(Little),
         bytes: header.p_filesz(Little).min(HDR_BYTES),
+        packing: Packing::None,
     };
     let bytes = place.read(file).ok()?;
     let bases = BaseAddresses::default().set_eh_frame_hdr(address);
@@ -277,6 +363,7 @@ fn by_header(segments: &[ProgramHeader64<Little>], file: &File) -> Option<Place>
                 address: start,
                 file_offset: segment.p_offset(Little).saturating_add(into),
                 bytes: bytes.min(MOST_FRAME_BYTES),
+                packing: Packing::None,
             })
         })
 }

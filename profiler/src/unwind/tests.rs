@@ -99,6 +99,8 @@ impl Frames {
         Sections {
             format: self.format,
             frames: self.bytes,
+            debug_frames: Vec::new(),
+            is_go: false,
             bases: BaseAddresses::default().set_eh_frame(0x50_0000),
             code: vec![CodeRange {
                 start: CODE,
@@ -464,6 +466,86 @@ proptest! {
             prop_assert_eq!(lookup.rule(address), Rule::NoInformation);
         }
     }
+}
+
+/// `.eh_frame` and `.debug_frame` of one object.
+fn both(eh: Frames, debug: Frames) -> Sections {
+    Sections {
+        debug_frames: debug.bytes,
+        ..eh.sections()
+    }
+}
+
+#[test]
+fn debug_frame_counts_where_eh_frame_has_no_rule() {
+    let inexpressible = [DEF_CFA, 17, 0];
+    let eh = Frames::eh()
+        .function(0x20, 0x20, &[])
+        .function(0x60, 0x10, &inexpressible);
+    let offset = |words: u8| [DEF_CFA_OFFSET, 8 * words];
+    let debug = Frames::new(FrameFormat::DebugFrame)
+        .function(0x20, 0x10, &offset(2))
+        .function(0x30, 0x20, &offset(3))
+        .function(0x60, 0x10, &offset(4))
+        .function(0x80, 0x10, &offset(5));
+    let table = Table::of_sections(&both(eh, debug));
+    check(
+        &table,
+        &[
+            (0, 0x20, Rule::NoInformation),
+            (0x20, 0x40, sp(8)),
+            (0x40, 0x50, sp(24)),
+            (0x50, 0x60, Rule::NoInformation),
+            (0x60, 0x70, sp(32)),
+            (0x70, 0x80, Rule::NoInformation),
+            (0x80, 0x90, sp(40)),
+        ],
+    );
+    // The one that adds nothing is not counted.
+    let coverage = table.coverage();
+    assert_eq!((coverage.functions, coverage.debug_functions), (5, 3));
+}
+
+#[test]
+fn go_code_has_its_frame_pointer_where_it_is_framed_and_c_code_in_it_has_not() {
+    const SAME_RBP: [u8; 2] = [0x08, 6];
+    let debug = || {
+        Frames::new(FrameFormat::DebugFrame)
+            .function(0x20, 0x10, &[])
+            .function(0x30, 0x10, &SAME_RBP)
+            .function(0x40, 0x10, &[OFFSET_RBP, 2])
+            .function(0x50, 0x10, &[UNDEFINED, RA])
+    };
+    let framed = Rule::Frame(Cfa::StackPointer(8), SavedFp::WhereFramed);
+    let saved = Rule::Frame(Cfa::StackPointer(8), SavedFp::AtCfa(-16));
+    let go = Sections {
+        is_go: true,
+        ..both(Frames::eh().function(0, 0x20, &[]), debug())
+    };
+    let expected = [
+        (0, 0x20, sp(8)),
+        (0x20, 0x30, framed),
+        (0x30, 0x40, sp(8)),
+        (0x40, 0x50, saved),
+        (0x50, 0x60, Rule::End),
+    ];
+    check(&Table::of_sections(&go), &expected);
+    let other = Sections {
+        is_go: false,
+        ..debug().sections()
+    };
+    assert_eq!(
+        Lookup::new(&Table::of_sections(&other)).rule(CODE + 0x20),
+        sp(8)
+    );
+    let pure = Sections {
+        is_go: true,
+        ..debug().sections()
+    };
+    assert_eq!(
+        Lookup::new(&Table::of_sections(&pure)).rule(CODE + 0x20),
+        framed
+    );
 }
 
 #[test]
