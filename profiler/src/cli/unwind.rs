@@ -188,7 +188,7 @@ fn rule_words(rule: Rule) -> String {
         SavedFp::Same => format!("CFA {cfa}"),
         SavedFp::AtCfa(offset) => format!("CFA {cfa}, rbp at CFA{offset:+}"),
         SavedFp::AtFp(offset) => format!("CFA {cfa}, rbp at rbp{offset:+}"),
-        SavedFp::WhereFramed => format!("CFA {cfa}, rbp at CFA-16 if it points there"),
+        SavedFp::WhereFramed => format!("CFA {cfa}, rbp at CFA-16 once framed"),
     }
 }
 

@@ -148,5 +148,5 @@ fn work((queue, wake): &(Mutex<Queue>, Condvar), done: &Sender<Done>) {
 
 fn compile(job: &Job) -> Result<Table, CompileError> {
     log::debug!("compiling the unwind table of {}", job.path.display());
-    Table::of_file(&job.file)
+    Table::of_object(&job.file, Some(&job.path))
 }
