@@ -16,7 +16,7 @@ struct Needed {
     reason: &'static str,
 }
 
-const NEEDED: [Needed; 7] = [
+const NEEDED: [Needed; 8] = [
     Needed {
         program: "cc",
         packages: &["build-essential"],
@@ -25,7 +25,12 @@ const NEEDED: [Needed; 7] = [
     Needed {
         program: "c++",
         packages: &["g++"],
-        reason: "bpf-linker, which links LLVM",
+        reason: "C++ fixtures, and bpf-linker, which links LLVM",
+    },
+    Needed {
+        program: "musl-gcc",
+        packages: &["musl-tools"],
+        reason: "fixtures with another C library",
     },
     Needed {
         program: "go",
