@@ -13,6 +13,7 @@ mod deep;
 mod endings;
 mod fixture;
 mod folded;
+mod known;
 mod objects;
 mod pprof;
 mod program;
@@ -20,6 +21,7 @@ mod receipt;
 mod recording;
 mod stacks;
 mod targets;
+mod unwinding;
 mod walkers;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

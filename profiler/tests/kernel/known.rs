@@ -1,0 +1,296 @@
+//! What is known of a fixture's stacks, and which of a recording's stacks agree with it.
+
+use crate::{
+    fixture::Fixture,
+    folded::{Folded, Stack, percent},
+    recording::{Recorded, record},
+};
+
+/// High enough for some 1,900 samples of one busy thread in a second.
+const HERTZ: u32 = 1999;
+const SECONDS: f64 = 1.0;
+
+/// A fixture with its call chains. A name in a chain may be several, as in `read|__read`, of which
+/// any will do, because the C library has names for its inner functions only where its debug
+/// information is installed. A name behind `~` is a library's.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    program: &'static str,
+    arguments: Vec<&'static str>,
+    /// Root first, from the bottom marker on.
+    chains: Vec<Vec<&'static str>>,
+    /// The first frames of complete stacks.
+    roots: &'static str,
+    options: &'static [&'static str],
+    least_samples: u64,
+    complete: Complete,
+    /// Percent of samples that reach the bottom marker, at least.
+    reaching: f64,
+    /// Percent of samples in which a whole chain is found, at least.
+    whole: f64,
+}
+
+/// How many stacks must be complete.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Complete {
+    /// At least this percentage.
+    Percent(f64),
+    /// Any number: what lies before the bottom marker cannot be unwound.
+    FromMarker,
+}
+
+/// What a stack is, by what is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// A chain, and code of others below it at most.
+    Whole,
+    /// The start of a chain, and code of others below it at most.
+    Part,
+    /// No function of the fixture's own is in it.
+    Foreign,
+    /// Functions of the fixture that do not call each other so.
+    False,
+}
+
+impl Known {
+    /// A fixture that is busy all the time in these chains, and starts at `main`.
+    pub(crate) fn new(program: &'static str, chains: &[&[&'static str]]) -> Self {
+        Self {
+            program,
+            arguments: vec!["inf"],
+            chains: chains.iter().map(|chain| chain.to_vec()).collect(),
+            roots: "_start",
+            options: &[],
+            least_samples: 1500,
+            complete: Complete::Percent(99.9),
+            reaching: 99.9,
+            whole: 95.0,
+        }
+    }
+
+    pub(crate) fn argument(mut self, argument: &'static str) -> Self {
+        self.arguments.push(argument);
+        self
+    }
+
+    /// Complete stacks begin in one of these, separated by `|`.
+    pub(crate) fn rooted_in(mut self, roots: &'static str) -> Self {
+        self.roots = roots;
+        self
+    }
+
+    /// It is busy for a part of the time only.
+    pub(crate) fn least_samples(mut self, samples: u64) -> Self {
+        self.least_samples = samples;
+        self
+    }
+
+    /// So much of its time is spent in whole chains, at least.
+    pub(crate) fn whole(mut self, percent: f64) -> Self {
+        self.whole = percent;
+        self
+    }
+
+    /// Its stacks may be cut before the bottom marker, never behind it.
+    pub(crate) fn cut_before_marker(mut self) -> Self {
+        self.complete = Complete::FromMarker;
+        self
+    }
+
+    /// Its work is done by processes that begin and end all the time: the time of their loading is
+    /// no chain's.
+    pub(crate) fn of_processes(mut self, complete_percent: f64) -> Self {
+        self.options = &["--follow"];
+        self.complete = Complete::Percent(complete_percent);
+        self.reaching = 70.0;
+        self.whole = 60.0;
+        self.least_samples = 1000;
+        self
+    }
+
+    /// Records the fixture. `Err` tells all that is not as known.
+    #[track_caller]
+    pub(crate) fn check(&self, walker: &str) -> Result<(), String> {
+        let fixture = Fixture::start_with(self.program, &self.arguments);
+        let recorded = self.record(&fixture, walker);
+        let flaws = self.flaws(&recorded);
+        if flaws.is_empty() {
+            return Ok(());
+        }
+        Err(format!(
+            "{} {:?} by {walker}: {}\n{:?}\n{}",
+            self.program,
+            self.arguments,
+            flaws.join("; "),
+            recorded.receipt,
+            self.suspects(&recorded.folded)
+        ))
+    }
+
+    #[track_caller]
+    fn record(&self, fixture: &Fixture, walker: &str) -> Recorded {
+        let pid = fixture.pid_text();
+        let mut arguments = vec!["--pid", &pid, "--walker", walker, "--no-inlines"];
+        arguments.extend(self.options);
+        record(HERTZ, SECONDS, &arguments)
+    }
+
+    fn flaws(&self, recorded: &Recorded) -> Vec<String> {
+        let Recorded {
+            receipt, folded, ..
+        } = recorded;
+        let mut flaws = Vec::new();
+        let mut require = |holds: bool, flaw: String| {
+            if !holds {
+                flaws.push(flaw);
+            }
+        };
+        let kept = receipt.kept;
+        require(kept >= self.least_samples, format!("{kept} samples"));
+        if let Complete::Percent(least) = self.complete {
+            let enough = receipt.cut <= allowed(kept, least);
+            require(enough, format!("{} of {kept} are cut", receipt.cut));
+        }
+        let count = |verdict| folded.count(|stack| self.verdict(stack) == verdict);
+        let (whole, part) = (count(Verdict::Whole), count(Verdict::Part));
+        let share = percent(whole, kept);
+        require(share >= self.whole, format!("{share:.2} % whole chains"));
+        let reaching = whole + part;
+        let missing = kept - reaching.min(kept);
+        require(
+            missing <= allowed(kept, self.reaching),
+            format!("{reaching} of {kept} reach the bottom marker"),
+        );
+        let wrong = count(Verdict::False);
+        require(wrong <= allowed(kept, 99.9), format!("{wrong} are wrong"));
+        for chain in &self.chains {
+            let found = folded.count(|stack| starts_with(self.tail(without_cut(stack)), chain));
+            let shown = chain
+                .iter()
+                .take(6)
+                .copied()
+                .collect::<Vec<_>>()
+                .join(" > ");
+            require(percent(found, kept) >= 2.0, format!("{found} of {shown}"));
+        }
+        let rootless = folded.count(|stack| self.is_rootless(stack));
+        let few = rootless <= allowed(kept, 99.9);
+        require(few, format!("{rootless} begin elsewhere"));
+        let unknown = folded.count(|stack| stack.has("[unknown]"));
+        require(unknown == 0, format!("{unknown} have unknown frames"));
+        flaws
+    }
+
+    /// A stack is said to be complete and reaches the marker, but does not begin where it should.
+    fn is_rootless(&self, stack: &Stack) -> bool {
+        let user = stack.user();
+        let complete = without_cut(stack).len() == user.len();
+        let reaches = matches!(self.verdict(stack), Verdict::Whole | Verdict::Part);
+        complete && reaches && !user.first().is_some_and(|frame| is(frame, self.roots))
+    }
+
+    fn verdict(&self, stack: &Stack) -> Verdict {
+        let user = without_cut(stack);
+        let tail = self.tail(user);
+        let (before, owned) = (user.len() - tail.len(), |frame: &String| self.owns(frame));
+        if user[..before].iter().any(owned) {
+            return Verdict::False;
+        }
+        if tail.is_empty() {
+            return Verdict::Foreign;
+        }
+        let agreeing = |chain: &&Vec<&str>| {
+            let pairs = tail.iter().zip(chain.iter());
+            pairs.take_while(|(frame, names)| is(frame, names)).count()
+        };
+        let Some(chain) = self.chains.iter().max_by_key(agreeing) else {
+            return Verdict::False;
+        };
+        let agreeing = agreeing(&chain);
+        if tail[agreeing..].iter().any(owned) {
+            Verdict::False
+        } else if agreeing == chain.len() {
+            Verdict::Whole
+        } else {
+            Verdict::Part
+        }
+    }
+
+    /// The frames from the bottom marker on; none without it.
+    fn tail<'a>(&self, user: &'a [String]) -> &'a [String] {
+        let is_marker = |frame: &String| self.chains.iter().any(|chain| is(frame, chain[0]));
+        let start = user.iter().position(is_marker).unwrap_or(user.len());
+        &user[start..]
+    }
+
+    /// Whether a function is the fixture's own.
+    fn owns(&self, frame: &str) -> bool {
+        let mut names = self.chains.iter().flatten();
+        names.any(|names| !names.starts_with('~') && is(frame, names))
+    }
+
+    /// The commonest stacks that are no whole chain, or are cut.
+    fn suspects(&self, folded: &Folded) -> String {
+        let is_suspect = |stack: &&Stack| {
+            self.verdict(stack) != Verdict::Whole
+                || self.is_rootless(stack)
+                || without_cut(stack).len() < stack.user().len()
+        };
+        let mut text = Folded(folded.0.iter().filter(is_suspect).cloned().collect()).text();
+        // A deep stack makes a long line.
+        text.truncate(text.floor_char_boundary(6000));
+        text
+    }
+}
+
+/// The user frames without the one that tells why the stack is cut.
+pub(crate) fn without_cut(stack: &Stack) -> &[String] {
+    let user = stack.user();
+    let cut = user
+        .first()
+        .is_some_and(|frame| frame.starts_with("[cut: "));
+    &user[usize::from(cut)..]
+}
+
+/// Whether a frame has one of these names.
+fn is(frame: &str, names: &str) -> bool {
+    let names = names.strip_prefix('~').unwrap_or(names);
+    names.split('|').any(|name| name == frame)
+}
+
+fn starts_with(frames: &[String], chain: &[&str]) -> bool {
+    frames.len() >= chain.len()
+        && frames
+            .iter()
+            .zip(chain)
+            .all(|(frame, names)| is(frame, names))
+}
+
+/// How many samples of a number may miss what so many percent must have: one always may.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "counts of samples are far below 2^52, and percentages between 0 and 100"
+)]
+fn allowed(samples: u64, least_percent: f64) -> u64 {
+    ((samples as f64 * (100.0 - least_percent) / 100.0).round() as u64).max(1)
+}
+
+#[test]
+fn a_stack_is_held_against_the_chains() {
+    let known = Known::new("none", &[&["main", "run", "~read|[libc.so.6]", "leaf"]]);
+    let check = |line: &str, expected: Verdict| {
+        let folded = Folded::parse(&format!("none;{line} 1\n"));
+        assert_eq!(known.verdict(&folded.0[0]), expected, "{line}");
+    };
+    check("_start;main;run;read;leaf", Verdict::Whole);
+    check("_start;main;run;[libc.so.6];leaf;write", Verdict::Whole);
+    check("_start;main;run;write;close", Verdict::Part);
+    check("_start;write", Verdict::Foreign);
+    check("[cut: too deep];leaf", Verdict::False);
+    check("_start;main;leaf", Verdict::False);
+    check("_start;run;main", Verdict::False);
+    check("_start;main;run;read;leaf;run", Verdict::False);
+    assert_eq!((allowed(2000, 99.9), allowed(10, 99.9)), (2, 1));
+}

@@ -1,0 +1,362 @@
+//! Programs without frame pointers: their stacks are complete and right, by both walkers.
+
+use crate::{
+    fixture::Fixture,
+    folded::Stack,
+    known::{Known, without_cut},
+    recording::{Recorded, record},
+    turn,
+};
+
+const WALKERS: [&str; 2] = ["loop", "tail-calls"];
+
+/// The frame through which the kernel lets a signal handler return.
+const SIGNAL_RETURN: &str = "~__restore_rt|[libc.so.6]";
+/// `main`'s caller, and that one's.
+const CALL_MAIN: &str = "~__libc_start_call_main|[libc.so.6]";
+const START_MAIN: &str = "~__libc_start_main_impl|__libc_start_main|[libc.so.6]";
+/// Where threads begin.
+const THREAD_ROOTS: &str = "clone3|__GI___clone3|__clone3|clone|__clone|[libc.so.6]";
+
+const SHARES: [&[&str]; 3] = [
+    &["main", "run", "alpha"],
+    &["main", "run", "beta", "gamma"],
+    &["main", "run", "delta"],
+];
+
+const THREADS: [&[&str]; 4] = [
+    &["thread_body_0", "spin_0"],
+    &["thread_body_1", "spin_1"],
+    &["thread_body_2", "spin_2"],
+    &["thread_body_3", "spin_3"],
+];
+
+/// Records each fixture by each walker, and tells of all that failed.
+#[track_caller]
+fn check(fixtures: &[Known]) {
+    let _turn = turn();
+    let mut failed = Vec::new();
+    for walker in WALKERS {
+        let results = fixtures.iter().map(|known| known.check(walker));
+        failed.extend(results.filter_map(Result::err));
+    }
+    assert!(failed.is_empty(), "\n{}", failed.join("\n"));
+}
+
+#[test]
+fn one_source_has_whole_stacks_however_it_is_linked() {
+    check(
+        &[
+            "bare/shares",
+            "bare/shares-no-pie",
+            "bare/shares-static",
+            "bare/shares-static-pie",
+        ]
+        .map(|program| Known::new(program, &SHARES)),
+    );
+}
+
+#[test]
+fn programs_that_were_stripped_have_whole_stacks() {
+    let stripped = |program, object: &'static str| {
+        let bottom = [object, START_MAIN, CALL_MAIN];
+        let shorter = [&bottom[..], &[object; 3]].concat();
+        let longer = [&bottom[..], &[object; 4]].concat();
+        Known::new(program, &[&shorter, &longer]).rooted_in(object)
+    };
+    check(&[
+        stripped("bare/shares-stripped", "[shares-stripped]"),
+        stripped("bare/shares-headerless", "[shares-headerless]"),
+    ]);
+}
+
+#[test]
+fn a_description_that_is_for_debuggers_alone_will_do() {
+    check(&[Known::new("bare/shares-debug-frame", &SHARES)]);
+}
+
+#[test]
+fn a_c_library_without_description_cuts_what_is_before_main_alone() {
+    check(&[
+        Known::new("bare/shares-musl", &SHARES).cut_before_marker(),
+        Known::new("bare/shares-musl-static", &SHARES).cut_before_marker(),
+        Known::new("bare/threads-musl", &THREADS).cut_before_marker(),
+    ]);
+}
+
+#[test]
+fn frames_of_any_size_and_form_are_passed() {
+    check(&[
+        Known::new(
+            "bare/alloca",
+            &[
+                &["main", "run", "array_user", "fill_array", "array_leaf"],
+                &["main", "run", "alloca_user", "fill_alloca", "alloca_leaf"],
+            ],
+        ),
+        Known::new(
+            "bare/realign",
+            &[
+                &["main", "run", "vector_user", "vector_leaf"],
+                &["main", "run", "aligned_user", "aligned_leaf"],
+            ],
+        ),
+        Known::new(
+            "bare/jumps",
+            &[&["main", "run_jumps", "jump_loop", "jump_down", "jump_leaf"]],
+        )
+        .argument("longjmp"),
+        Known::new(
+            "bare/jumps",
+            &[
+                &["coroutine_one", "one_leaf"],
+                &["coroutine_two", "two_leaf"],
+            ],
+        )
+        .argument("coroutines")
+        .cut_before_marker(),
+    ]);
+}
+
+#[test]
+fn four_hundred_frames_are_all_there() {
+    let mut chain = vec!["descend"; 402];
+    (chain[0], chain[401]) = ("main", "bottom");
+    check(&[Known::new("bare/deep", &[&chain]).argument("400")]);
+}
+
+#[test]
+fn a_deeper_stack_is_cut_and_says_so() {
+    let _turn = turn();
+    for walker in WALKERS {
+        let Recorded {
+            receipt, folded, ..
+        } = record_with("bare/deep", "700", walker);
+        let kept = receipt.kept;
+        assert!(kept >= 800, "{receipt:?}");
+        assert_eq!(
+            receipt.cut_by_reason,
+            [("too deep".to_owned(), kept)],
+            "{walker}"
+        );
+        let innermost = |stack: &Stack| {
+            let user = without_cut(stack);
+            user.len() == 512
+                && user[..500].iter().all(|frame| frame == "descend")
+                && user[500..].iter().any(|frame| frame == "bottom")
+        };
+        folded.check_percent("the innermost 512", 100.0, 0.1, innermost);
+    }
+}
+
+#[test]
+fn threads_have_whole_stacks() {
+    check(&[
+        Known::new("bare/threads", &THREADS).rooted_in(THREAD_ROOTS),
+        Known::new("bare/threads-static", &THREADS).rooted_in(THREAD_ROOTS),
+    ]);
+}
+
+#[test]
+fn the_kernels_code_and_the_c_librarys_are_passed() {
+    let clock = "~clock_gettime|__GI___clock_gettime|__clock_gettime";
+    let serve = |program| {
+        Known::new(
+            program,
+            &[
+                &["main", "serve", "read_loop"],
+                &["main", "serve", "write_loop"],
+            ],
+        )
+    };
+    check(&[
+        serve("bare/syscalls"),
+        serve("bare/syscalls-static"),
+        Known::new(
+            "bare/vdso",
+            &[
+                &[
+                    "main",
+                    "run",
+                    "clock_loop",
+                    clock,
+                    "~clock_gettime|__vdso_clock_gettime|[vdso]",
+                ],
+                &["main", "run", "parent_loop", "~getppid|__GI_getppid"],
+            ],
+        )
+        .whole(80.0),
+    ]);
+}
+
+#[test]
+fn libraries_are_passed_however_they_are_called_and_loaded() {
+    check(&[
+        Known::new(
+            "bare/plt",
+            &[
+                &["main", "plt_loop", "tiny_one"],
+                &["main", "plt_loop", "tiny_two"],
+                &["main", "plt_loop", "tiny_three"],
+            ],
+        )
+        // The rest is in the loop and in the table of procedure linkage.
+        .whole(6.0),
+        Known::new(
+            "bare/plugins",
+            &[
+                &["main", "load_loop", "one_enter", "one_burn"],
+                &["main", "load_loop", "two_enter", "two_middle", "two_burn"],
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn signal_handlers_have_the_code_that_they_interrupted() {
+    let handled = ["main", "interrupted", SIGNAL_RETURN, "on_alarm", "handle"];
+    let nested = [&handled[..], &[SIGNAL_RETURN, "on_nested", "handle_nested"]].concat();
+    let read = "~read|__GI___libc_read|__libc_read|[libc.so.6]";
+    let in_read = [
+        "main",
+        "interrupted",
+        read,
+        SIGNAL_RETURN,
+        "on_alarm",
+        "handle",
+    ];
+    let code: &[&str] = &["main", "interrupted"];
+    let signals = |chains: &[&[&'static str]]| Known::new("bare/signals", chains);
+    check(&[
+        signals(&[code, &handled]).argument("code"),
+        signals(&[code, &handled]).argument("altstack"),
+        signals(&[code, &handled, &nested]).argument("nested"),
+        signals(&[&in_read])
+            .argument("syscall")
+            .least_samples(500)
+            .whole(90.0),
+    ]);
+}
+
+#[test]
+fn exceptions_and_panics_are_passed_on_their_way() {
+    check(&[
+        Known::new(
+            "bare/throws",
+            &[&["main", "catch_loop", "outer", "middle", "thrower"]],
+        )
+        .whole(80.0),
+        Known::new(
+            "bare/panics",
+            &[&[
+                "panics::main",
+                "panics::catch_loop",
+                "panics::outer",
+                "panics::panicker",
+            ]],
+        )
+        .whole(80.0),
+    ]);
+}
+
+#[test]
+fn rust_and_go_have_whole_stacks() {
+    check(&[
+        Known::new(
+            "bare/tree",
+            &[
+                &["tree::main", "tree::run", "tree::left|tree::left::<u32>"],
+                &[
+                    "tree::main",
+                    "tree::run",
+                    "<tree::Right as tree::Work>::work",
+                ],
+            ],
+        ),
+        Known::new(
+            "go-burn",
+            &[
+                &["main.main", "main.outer", "main.inner"],
+                &["main.main", "main.outer", "main.other"],
+            ],
+        )
+        .rooted_in("runtime.goexit|runtime.goexit.abi0|runtime.main"),
+    ]);
+}
+
+#[test]
+fn processes_that_come_and_go_have_whole_stacks() {
+    check(&[
+        Known::new(
+            "bare/forker",
+            &[&["main", "parent_loop", "child_work", "burn"]],
+        )
+        .of_processes(99.0),
+        Known::new("bare/storm", &[&["main", "work_child", "inner"]]).of_processes(95.0),
+        Known::new(
+            "bare/ping",
+            &[
+                &["main", "ping_outer", "ping_inner"],
+                &["main", "pong_outer", "pong_middle", "pong_inner"],
+            ],
+        )
+        .of_processes(95.0),
+        Known::new(
+            "bare/spawn",
+            &[&["main", "vfork_loop", "before_exec"], &["main", "spawned"]],
+        )
+        .argument("vfork")
+        .of_processes(95.0),
+        Known::new("bare/spawn", &[&["main", "spawned"]])
+            .argument("spawn")
+            .of_processes(95.0),
+    ]);
+}
+
+#[track_caller]
+fn record_with(program: &str, argument: &str, walker: &str) -> Recorded {
+    let fixture = Fixture::start_with(program, &["inf", argument]);
+    record(
+        997,
+        1.0,
+        &[
+            "--pid",
+            &fixture.pid_text(),
+            "--walker",
+            walker,
+            "--no-inlines",
+        ],
+    )
+}
+
+#[test]
+fn assembly_without_description_that_pushes_nothing_is_passed() {
+    let leaf = &["main", "run", "call_leaf", "asm_leaf"];
+    check(&[Known::new("bare/assembly", &[leaf]).argument("leaf")]);
+}
+
+#[test]
+fn assembly_without_description_that_pushes_cuts_the_stack_and_says_so() {
+    let _turn = turn();
+    for (walker, argument) in WALKERS
+        .into_iter()
+        .flat_map(|walker| [(walker, "pushes"), (walker, "zero")])
+    {
+        let Recorded {
+            receipt, folded, ..
+        } = record_with("bare/assembly", argument, walker);
+        assert!(receipt.kept >= 800, "{receipt:?}");
+        let cut = [
+            "[cut: no unwind row]",
+            "asm_pushes",
+            "called_back",
+            "back_leaf",
+        ];
+        let is_cut = |stack: &Stack| stack.user() == cut;
+        let what = format!("{argument} by {walker}");
+        folded.check_percent(&what, 100.0, 0.5, is_cut);
+        // What a walker would find that took the words on the stack for return addresses.
+        let guessed = |stack: &Stack| stack.has("asm_pushes") && stack.user()[1] != "asm_pushes";
+        folded.check_percent(&what, 0.0, 0.0, guessed);
+    }
+}
