@@ -1,14 +1,15 @@
 //! What is known of a fixture's stacks, and which of a recording's stacks agree with it.
 
 use crate::{
+    call_sites::CallSites,
     fixture::Fixture,
     folded::{Folded, Stack, percent},
     recording::{Recorded, record},
 };
 
-/// High enough for some 1,900 samples of one busy thread in a second.
+/// High enough for some 2,300 samples of one thread that has a CPU to itself.
 const HERTZ: u32 = 1999;
-const SECONDS: f64 = 1.0;
+const SECONDS: f64 = 1.2;
 
 /// A fixture with its call chains. A name in a chain may be several, as in `read|__read`, of which
 /// any will do, because the C library has names for its inner functions only where its debug
@@ -61,7 +62,7 @@ impl Known {
             chains: chains.iter().map(|chain| chain.to_vec()).collect(),
             roots: "_start",
             options: &[],
-            least_samples: 1500,
+            least_samples: 1000,
             complete: Complete::Percent(99.9),
             reaching: 99.9,
             whole: 95.0,
@@ -85,6 +86,12 @@ impl Known {
         self
     }
 
+    /// So much of its time reaches the bottom marker, at least: other threads have some of it.
+    pub(crate) fn reaching(mut self, percent: f64) -> Self {
+        self.reaching = percent;
+        self
+    }
+
     /// So much of its time is spent in whole chains, at least.
     pub(crate) fn whole(mut self, percent: f64) -> Self {
         self.whole = percent;
@@ -104,7 +111,7 @@ impl Known {
         self.complete = Complete::Percent(complete_percent);
         self.reaching = 70.0;
         self.whole = 60.0;
-        self.least_samples = 1000;
+        self.least_samples = 700;
         self
     }
 
@@ -178,6 +185,20 @@ impl Known {
         require(few, format!("{rootless} begin elsewhere"));
         let unknown = folded.count(|stack| stack.has("[unknown]"));
         require(unknown == 0, format!("{unknown} have unknown frames"));
+        let calls = CallSites::of_file(&recorded.folder.path().join("cpu.pb.gz"));
+        let CallSites {
+            wrong_samples,
+            right,
+            wrong,
+        } = calls;
+        let flaw = format!("{wrong_samples} have callers that make no call: {wrong:?}");
+        require(wrong_samples <= allowed(kept, 99.9), flaw);
+        // With two frames there is nothing between the innermost and the outermost.
+        let least = match self.complete {
+            Complete::Percent(_) => reaching / 2,
+            Complete::FromMarker => 0,
+        };
+        require(right >= least, format!("{right} calls checked"));
         flaws
     }
 

@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod bpf_ids;
+mod call_sites;
 mod cgroups;
 mod commands;
 mod deep;

@@ -201,7 +201,7 @@ fn libraries_are_passed_however_they_are_called_and_loaded() {
             ],
         )
         // The rest is in the loop and in the table of procedure linkage.
-        .whole(6.0),
+        .whole(10.0),
         Known::new(
             "bare/plugins",
             &[
@@ -280,6 +280,7 @@ fn rust_and_go_have_whole_stacks() {
                 &["main.main", "main.outer", "main.other"],
             ],
         )
+        .reaching(97.0)
         .rooted_in("runtime.goexit|runtime.goexit.abi0|runtime.main"),
     ]);
 }
