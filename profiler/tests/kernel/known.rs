@@ -7,9 +7,9 @@ use crate::{
     recording::{Recorded, record},
 };
 
-/// High enough for some 2,300 samples of one thread that has a CPU to itself.
-const HERTZ: u32 = 1999;
-const SECONDS: f64 = 1.2;
+/// High enough for some 4,000 samples of one thread that has a CPU to itself.
+const HERTZ: u32 = 3999;
+const SECONDS: f64 = 1.0;
 
 /// A fixture with its call chains. A name in a chain may be several, as in `read|__read`, of which
 /// any will do, because the C library has names for its inner functions only where its debug
@@ -62,7 +62,7 @@ impl Known {
             chains: chains.iter().map(|chain| chain.to_vec()).collect(),
             roots: "_start",
             options: &[],
-            least_samples: 1000,
+            least_samples: 1500,
             complete: Complete::Percent(99.9),
             reaching: 99.9,
             whole: 95.0,
@@ -111,7 +111,7 @@ impl Known {
         self.complete = Complete::Percent(complete_percent);
         self.reaching = 70.0;
         self.whole = 60.0;
-        self.least_samples = 700;
+        self.least_samples = 1000;
         self
     }
 
