@@ -220,17 +220,18 @@ impl Known {
         if tail.is_empty() {
             return Verdict::Foreign;
         }
-        let agreeing = |chain: &&Vec<&str>| {
+        let agreeing = |chain: &Vec<&str>| {
             let pairs = tail.iter().zip(chain.iter());
             pairs.take_while(|(frame, names)| is(frame, names)).count()
         };
-        let Some(chain) = self.chains.iter().max_by_key(agreeing) else {
+        // One chain may be the start of another.
+        let best = |chain: &Vec<&str>| (agreeing(chain), agreeing(chain) == chain.len());
+        let Some((frames, is_whole)) = self.chains.iter().map(best).max() else {
             return Verdict::False;
         };
-        let agreeing = agreeing(&chain);
-        if tail[agreeing..].iter().any(owned) {
+        if tail[frames..].iter().any(owned) {
             Verdict::False
-        } else if agreeing == chain.len() {
+        } else if is_whole {
             Verdict::Whole
         } else {
             Verdict::Part
@@ -300,7 +301,8 @@ fn allowed(samples: u64, least_percent: f64) -> u64 {
 
 #[test]
 fn a_stack_is_held_against_the_chains() {
-    let known = Known::new("none", &[&["main", "run", "~read|[libc.so.6]", "leaf"]]);
+    let read = "~read|[libc.so.6]";
+    let known = Known::new("none", &[&["main", "idle"], &["main", "run", read, "leaf"]]);
     let check = |line: &str, expected: Verdict| {
         let folded = Folded::parse(&format!("none;{line} 1\n"));
         assert_eq!(known.verdict(&folded.0[0]), expected, "{line}");
@@ -308,10 +310,16 @@ fn a_stack_is_held_against_the_chains() {
     check("_start;main;run;read;leaf", Verdict::Whole);
     check("_start;main;run;[libc.so.6];leaf;write", Verdict::Whole);
     check("_start;main;run;write;close", Verdict::Part);
+    check("_start;main;idle", Verdict::Whole);
     check("_start;write", Verdict::Foreign);
     check("[cut: too deep];leaf", Verdict::False);
     check("_start;main;leaf", Verdict::False);
     check("_start;run;main", Verdict::False);
     check("_start;main;run;read;leaf;run", Verdict::False);
+    let nested = Known::new("none", &[&["main", "run"], &["main", "run", read, "leaf"]]);
+    let folded = Folded::parse("none;main;run 1\nnone;main;run;read;leaf 1\n");
+    for stack in &folded.0 {
+        assert_eq!(nested.verdict(stack), Verdict::Whole);
+    }
     assert_eq!((allowed(2000, 99.9), allowed(10, 99.9)), (2, 1));
 }
