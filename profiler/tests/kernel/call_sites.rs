@@ -116,7 +116,12 @@ fn sites(profile: &proto::Profile) -> BTreeMap<u64, Site> {
 fn site(bytes: &[u8], offset: usize, path: &str) -> Site {
     let returns_at = offset + 1;
     let at = |start: usize| bytes.get(start..).unwrap_or_default();
-    if at(offset).starts_with(&SIGNAL_RETURN) || at(returns_at).starts_with(&SIGNAL_RETURN) {
+    // At its start, where the handler returns to; at its end, in the system call.
+    let ends_at = returns_at.saturating_sub(SIGNAL_RETURN.len());
+    if [offset, returns_at, ends_at]
+        .into_iter()
+        .any(|start| at(start).starts_with(&SIGNAL_RETURN))
+    {
         return Site::SignalReturn;
     }
     let before = returns_at
@@ -137,6 +142,7 @@ fn a_call_before_the_return_address_is_seen() {
     assert_eq!(site(&bytes, 24, "f"), Site::AfterCall);
     assert_eq!(site(&bytes, 39, "f"), Site::SignalReturn);
     assert_eq!(site(&bytes, 40, "f"), Site::SignalReturn);
+    assert_eq!(site(&bytes, 48, "f"), Site::SignalReturn);
     let elsewhere = Site::Elsewhere("f+0x10".to_owned());
     assert_eq!(site(&bytes, 15, "f"), elsewhere);
     let mut found = CallSites::default();

@@ -7,9 +7,12 @@ use crate::{
     recording::{Recorded, record},
 };
 
-/// High enough for some 4,000 samples of one thread that has a CPU to itself.
+/// High enough for some 4,000 samples of one thread that has a CPU to itself, and for some hundreds
+/// on a busy machine.
 const HERTZ: u32 = 3999;
 const SECONDS: f64 = 1.0;
+/// Below this a recording says nothing.
+const LEAST_SAMPLES: u64 = 300;
 
 /// A fixture with its call chains. A name in a chain may be several, as in `read|__read`, of which
 /// any will do, because the C library has names for its inner functions only where its debug
@@ -23,7 +26,6 @@ pub(crate) struct Known {
     /// The first frames of complete stacks.
     roots: &'static str,
     options: &'static [&'static str],
-    least_samples: u64,
     complete: Complete,
     /// Percent of samples that reach the bottom marker, at least.
     reaching: f64,
@@ -62,7 +64,6 @@ impl Known {
             chains: chains.iter().map(|chain| chain.to_vec()).collect(),
             roots: "_start",
             options: &[],
-            least_samples: 1500,
             complete: Complete::Percent(99.9),
             reaching: 99.9,
             whole: 95.0,
@@ -77,12 +78,6 @@ impl Known {
     /// Complete stacks begin in one of these, separated by `|`.
     pub(crate) fn rooted_in(mut self, roots: &'static str) -> Self {
         self.roots = roots;
-        self
-    }
-
-    /// It is busy for a part of the time only.
-    pub(crate) fn least_samples(mut self, samples: u64) -> Self {
-        self.least_samples = samples;
         self
     }
 
@@ -111,7 +106,6 @@ impl Known {
         self.complete = Complete::Percent(complete_percent);
         self.reaching = 70.0;
         self.whole = 60.0;
-        self.least_samples = 1000;
         self
     }
 
@@ -153,7 +147,7 @@ impl Known {
             }
         };
         let kept = receipt.kept;
-        require(kept >= self.least_samples, format!("{kept} samples"));
+        require(kept >= LEAST_SAMPLES, format!("{kept} samples"));
         if let Complete::Percent(least) = self.complete {
             let enough = receipt.cut <= allowed(kept, least);
             require(enough, format!("{} of {kept} are cut", receipt.cut));
@@ -184,7 +178,8 @@ impl Known {
         let few = rootless <= allowed(kept, 99.9);
         require(few, format!("{rootless} begin elsewhere"));
         let unknown = folded.count(|stack| stack.has("[unknown]"));
-        require(unknown == 0, format!("{unknown} have unknown frames"));
+        let few = unknown <= allowed(kept, 99.9);
+        require(few, format!("{unknown} have unknown frames"));
         let calls = CallSites::of_file(&recorded.folder.path().join("cpu.pb.gz"));
         let CallSites {
             wrong_samples,
@@ -251,14 +246,18 @@ impl Known {
         names.any(|names| !names.starts_with('~') && is(frame, names))
     }
 
-    /// The commonest stacks that are no whole chain, or are cut.
+    /// The commonest stacks that are wrong, and the commonest that are no whole chain or are cut.
     fn suspects(&self, folded: &Folded) -> String {
-        let is_suspect = |stack: &&Stack| {
-            self.verdict(stack) != Verdict::Whole
-                || self.is_rootless(stack)
-                || without_cut(stack).len() < stack.user().len()
+        let is_wrong =
+            |stack: &&Stack| self.verdict(stack) == Verdict::False || self.is_rootless(stack);
+        let is_poor = |stack: &&Stack| {
+            !is_wrong(stack)
+                && (self.verdict(stack) != Verdict::Whole
+                    || without_cut(stack).len() < stack.user().len())
         };
-        let mut text = Folded(folded.0.iter().filter(is_suspect).cloned().collect()).text();
+        let wrong = Folded(folded.0.iter().filter(is_wrong).cloned().collect()).text();
+        let poor = Folded(folded.0.iter().filter(is_poor).cloned().collect()).text();
+        let mut text = format!("wrong:\n{wrong}poor:\n{poor}");
         // A deep stack makes a long line.
         text.truncate(text.floor_char_boundary(6000));
         text
