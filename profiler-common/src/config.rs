@@ -86,11 +86,14 @@ pub struct ProbeConfig {
     /// Unwalked samples leave only while the sample ring holds fewer bytes than this, so that there
     /// is always room for walked ones.
     pub unwalked_ring_bytes: u32,
+    /// Offset of `length` in the kernel's `struct vm_unmapped_area_info`, in bytes, from BTF; 0 where
+    /// there is none.
+    pub area_length_offset: u32,
     /// 1 to make the children of target processes targets, 0 not to.
     pub follow_children: u32,
 }
 
-const _: () = assert!(size_of::<ProbeConfig>() == 9 * 4, "no hidden padding");
+const _: () = assert!(size_of::<ProbeConfig>() == 10 * 4, "no hidden padding");
 
 // SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
 #[cfg(feature = "user")]

@@ -120,12 +120,33 @@ pub(crate) fn sign_mask(value: i64) -> i64 {
 }
 
 /// Finds the mapping that `pc` lies in.
-///
-/// A branch-free binary search for the last entry that starts at or before `pc`. Addresses of user
-/// space fit 63 bits, so their differences have a sign.
 #[inline(always)]
 #[must_use]
 pub fn find(chunk: &Chunk, table: &ProcessEntry, pc: u64) -> Option<MappingEntry> {
+    let entry = last_from(chunk, table, pc)?;
+    if entry.contains(pc) {
+        Some(entry)
+    } else {
+        None
+    }
+}
+
+/// Whether a mapping lies in a range of addresses, or in a part of it.
+#[inline(always)]
+#[must_use]
+pub fn overlaps(chunk: &Chunk, table: &ProcessEntry, start: u64, end: u64) -> bool {
+    match last_from(chunk, table, end.wrapping_sub(1)) {
+        Some(entry) => entry.end > start,
+        None => false,
+    }
+}
+
+/// The last mapping that starts at or before an address.
+///
+/// A branch-free binary search. Addresses of user space fit 63 bits, so their differences have a
+/// sign.
+#[inline(always)]
+fn last_from(chunk: &Chunk, table: &ProcessEntry, pc: u64) -> Option<MappingEntry> {
     let count = i64::from(table.count);
     let mut found: i64 = -1;
     let mut step: i64 = 1 << (SEARCH_STEPS - 1);
@@ -149,12 +170,7 @@ pub fn find(chunk: &Chunk, table: &ProcessEntry, pc: u64) -> Option<MappingEntry
     let first = table
         .word
         .wrapping_add((found as u32).wrapping_mul(ENTRY_WORDS as u32));
-    let entry = MappingEntry::read(chunk, first);
-    if entry.contains(pc) {
-        Some(entry)
-    } else {
-        None
-    }
+    Some(MappingEntry::read(chunk, first))
 }
 
 #[cfg(test)]
@@ -194,6 +210,9 @@ mod tests {
             for pc in probes {
                 let scan = entries.iter().find(|entry| entry.contains(pc)).copied();
                 prop_assert_eq!(find(&chunk, &table, pc), scan);
+                let end = pc + 40;
+                let scan = entries.iter().any(|entry| entry.start < end && entry.end > pc);
+                prop_assert_eq!(overlaps(&chunk, &table, pc, end), scan);
             }
         }
     }

@@ -55,6 +55,13 @@ pub fn forget_exec(_ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// Forgets where a process's code lay once the place is given to something else. `vm_unmapped_area`.
+#[raw_tracepoint(tracepoint = "vm_unmapped_area")]
+pub fn forget_reused(ctx: RawTracePointContext) -> i32 {
+    probes::lifecycle::placed(&ctx);
+    0
+}
+
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo) -> ! {

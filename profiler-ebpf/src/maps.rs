@@ -27,6 +27,7 @@ pub static CONFIG: Global<ProbeConfig> = Global::new(ProbeConfig {
     task_stack_offset: 0,
     task_tgid_offset: 0,
     unwalked_ring_bytes: 0,
+    area_length_offset: 0,
     follow_children: 0,
 });
 

@@ -146,10 +146,18 @@ fn read_entry_registers(source: RegisterSource, entry: &mut pt_regs) -> Option<(
     (failed == 0).then_some(())
 }
 
-/// A 32-bit field of a `task_struct`.
+/// A 32-bit field of a structure of the kernel's.
 #[inline(always)]
-pub fn read_task_u32(task: *const u8, offset: u32) -> Option<u32> {
-    let field = task.wrapping_add(offset as usize).cast::<u32>();
+pub fn read_kernel_u32(structure: *const u8, offset: u32) -> Option<u32> {
+    let field = structure.wrapping_add(offset as usize).cast::<u32>();
+    // SAFETY: the helper checks the address; a bad one is an error.
+    unsafe { bpf_probe_read_kernel(field) }.ok()
+}
+
+/// A 64-bit field of a structure of the kernel's.
+#[inline(always)]
+pub fn read_kernel_u64(structure: *const u8, offset: u32) -> Option<u64> {
+    let field = structure.wrapping_add(offset as usize).cast::<u64>();
     // SAFETY: the helper checks the address; a bad one is an error.
     unsafe { bpf_probe_read_kernel(field) }.ok()
 }

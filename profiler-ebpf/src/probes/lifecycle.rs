@@ -6,11 +6,12 @@ use aya_log_ebpf::debug;
 use profiler_common::{
     config::{TargetKey, TargetKind},
     counters::Counter,
+    mapping::overlaps,
 };
 
 use crate::{
-    maps::{CONFIG, PROCESSES, TARGETS, count},
-    task::read_task_u32,
+    maps::{CONFIG, PROCESSES, TARGETS, chunk, count},
+    task::{read_kernel_u32, read_kernel_u64},
 };
 
 /// `sched_process_fork(parent, child)`, run by the parent before the child first runs.
@@ -19,7 +20,7 @@ use crate::{
 pub fn forked(ctx: &RawTracePointContext) {
     let parent = (bpf_get_current_pid_tgid() >> 32) as u32;
     let child_task: *const u8 = ctx.arg(1);
-    let child = read_task_u32(child_task, CONFIG.load().task_tgid_offset);
+    let child = read_kernel_u32(child_task, CONFIG.load().task_tgid_offset);
     if child == Some(parent) {
         return; // A thread.
     }
@@ -50,6 +51,27 @@ pub fn forked(ctx: &RawTracePointContext) {
 #[inline(always)]
 pub fn executed() {
     forget((bpf_get_current_pid_tgid() >> 32) as u32);
+}
+
+/// `vm_unmapped_area(address, info)`, run when the kernel has chosen where to map something. Where
+/// code lay that is mapped no more (after `dlclose`), other code may lie from now on.
+/// Source of the arguments: `include/trace/events/mmap.h`.
+#[inline(always)]
+pub fn placed(ctx: &RawTracePointContext) {
+    let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+    let Some(table) = PROCESSES.get_ptr(pid) else {
+        return;
+    };
+    // SAFETY: the entry is four words that the user side swaps whole; it is copied at once.
+    let table = unsafe { *table };
+    let start: u64 = ctx.arg(0);
+    let info: *const u8 = ctx.arg(1);
+    let length = read_kernel_u64(info, CONFIG.load().area_length_offset).unwrap_or(0);
+    if let Some(chunk) = chunk(table.chunk)
+        && overlaps(chunk, &table, start, start.wrapping_add(length))
+    {
+        forget(pid);
+    }
 }
 
 #[inline(always)]

@@ -321,8 +321,11 @@ impl Walk {
             self.words[head + i] = self.registers[i];
             i += 1;
         }
-        let below = self.registers[7].wrapping_sub(RED_ZONE_BYTES);
-        let start = below & !7;
+        // The red zone comes along unless it is on another page, which may not be there yet.
+        let sp = self.registers[7];
+        let page = sp & !(PAGE_BYTES as u64 - 1);
+        let below = sp.wrapping_sub(RED_ZONE_BYTES) & !7;
+        let start = if below < page { sp & !7 } else { below };
         self.words[head + RAW_REGISTERS] = start;
         let bytes = self.copy_stack((head + RAW_HEAD_WORDS) * 8, start);
         self.header.kind = KIND_UNWALKED;

@@ -4,7 +4,7 @@ use profiler_common::{
     frame::{Frame, Position},
     limits::{COMM_BYTES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, SCRATCH_WORDS},
     stop::StopReason,
-    wire::{HEADER_BYTES, KIND_STACK, KIND_UNWALKED, RAW_REGISTERS, SampleHeader},
+    wire::{HEADER_BYTES, KIND_STACK, KIND_UNWALKED, RAW_HEAD_WORDS, RAW_REGISTERS, SampleHeader},
 };
 
 use crate::{
@@ -88,14 +88,12 @@ pub(super) fn decode(record: &[u8]) -> Option<Sample> {
     }
     // The ring pads records to 8 bytes; ours are a multiple of 8.
     let words = record.get(HEADER_BYTES..HEADER_BYTES + (kernel_count + user_count) * 8)?;
-    let mut words = words
-        .chunks_exact(8)
-        .map(|word| u64::from_ne_bytes(word.try_into().expect("chunks of 8")));
-    let kernel = words.by_ref().take(kernel_count).collect();
+    let (kernel, user) = words.split_at(kernel_count * 8);
+    let kernel = words_of(kernel).collect();
     let (user, unwalked) = if header.kind == KIND_UNWALKED {
-        (Vec::new(), Some(Box::new(read_unwalked(&header, words)?)))
+        (Vec::new(), Some(Box::new(read_unwalked(&header, user)?)))
     } else {
-        let frames = words.map(Frame::decode).collect::<Result<_, _>>();
+        let frames = words_of(user).map(Frame::decode).collect::<Result<_, _>>();
         (frames.ok()?, None)
     };
     Some(Sample {
@@ -114,7 +112,14 @@ pub(super) fn decode(record: &[u8]) -> Option<Sample> {
     })
 }
 
-fn read_unwalked(header: &SampleHeader, mut words: impl Iterator<Item = u64>) -> Option<Unwalked> {
+fn words_of(bytes: &[u8]) -> impl Iterator<Item = u64> {
+    let words = bytes.chunks_exact(8);
+    words.map(|word| u64::from_ne_bytes(word.try_into().expect("chunks of 8")))
+}
+
+fn read_unwalked(header: &SampleHeader, bytes: &[u8]) -> Option<Unwalked> {
+    let (head, stack) = bytes.split_at_checked(RAW_HEAD_WORDS * 8)?;
+    let mut words = words_of(head);
     let mut registers = [0; RAW_REGISTERS];
     for register in &mut registers {
         *register = words.next()?;
@@ -128,7 +133,7 @@ fn read_unwalked(header: &SampleHeader, mut words: impl Iterator<Item = u64>) ->
             Position::ReturnAddress
         },
         stack_start,
-        stack: words.flat_map(u64::to_ne_bytes).collect(),
+        stack: stack.to_vec(),
     })
 }
 

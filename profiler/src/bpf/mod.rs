@@ -57,10 +57,15 @@ const MAX_RING_BYTES: usize = 128 << 20;
 /// Bytes of ring for each sample that a CPU can take in a second: half a second of the deepest
 /// stacks, some seconds of ordinary ones.
 const RING_BYTES_PER_HERTZ: usize = 4096;
+/// The part of the ring that unwalked samples may fill, one in this many bytes: they are large, and
+/// walked ones must always find room.
+const UNWALKED_PART: usize = 4;
 /// Free places in the target set, for children that come to be.
 const ROOM_FOR_CHILDREN: usize = 16_384;
 /// Samples taken from the ring before process events get their turn.
 const MOST_SAMPLES_AT_ONCE: usize = 50_000;
+/// Unwalked ones among them: they are large, and what they lack should be made first.
+const MOST_UNWALKED_AT_ONCE: usize = 256;
 
 /// Which walker to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,13 +244,20 @@ impl Sampler {
         if let Some(log) = &mut self.log {
             log.flush();
         }
+        let mut unwalked = 0;
         for _ in 0..MOST_SAMPLES_AT_ONCE {
             let Some(record) = self.samples.next() else {
                 return false;
             };
             match decode::decode(&record) {
-                Some(sample) => samples.push(sample),
+                Some(sample) => {
+                    unwalked += usize::from(sample.unwalked.is_some());
+                    samples.push(sample);
+                }
                 None => self.undecodable += 1,
+            }
+            if unwalked == MOST_UNWALKED_AT_ONCE {
+                break;
             }
         }
         true
@@ -398,8 +410,10 @@ fn load_object(settings: &Settings, ring_bytes: usize) -> Result<Ebpf, BpfError>
         task_stack_offset: kernel.offset("task_struct", "stack")?,
         kernel_frames: kernel_frames(),
         task_tgid_offset: kernel.offset("task_struct", "tgid")?,
+        area_length_offset: kernel.offset("vm_unmapped_area_info", "length")?,
         follow_children: u32::from(settings.follow == Follow::Yes),
-        unwalked_ring_bytes: u32::try_from(ring_bytes / 2).expect("at most MAX_RING_BYTES"),
+        unwalked_ring_bytes: u32::try_from(ring_bytes / UNWALKED_PART)
+            .expect("at most MAX_RING_BYTES"),
     };
     let log_level = if log::log_enabled!(log::Level::Debug) {
         aya_log::Level::Debug as u8
@@ -495,9 +509,10 @@ fn perf_program<'a>(bpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Per
 }
 
 /// The programs that keep up with processes, and the tracepoints they are attached to.
-const LIFECYCLE: [(&str, &str); 2] = [
+const LIFECYCLE: [(&str, &str); 3] = [
     ("follow_fork", "sched_process_fork"),
     ("forget_exec", "sched_process_exec"),
+    ("forget_reused", "vm_unmapped_area"),
 ];
 
 fn attach_lifecycle(bpf: &mut Ebpf) -> Result<(), BpfError> {

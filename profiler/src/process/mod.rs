@@ -81,7 +81,8 @@ impl UserStack {
             .iter()
             .enumerate()
             .skip(1)
-            .find_map(|(depth, frame)| Some((depth, check_call(frame, objects).err()?)));
+            .find_map(|(depth, frame)| Some((depth, check_call(frame, objects).err()?)))
+            .filter(|(depth, _)| stop != StopReason::StaleMapping || depth + 1 < frames.len());
         let (length, stop) = refuted.unwrap_or((frames.len(), stop));
         let places: Vec<UserPlace> = frames[..length].iter().map(|frame| frame.place).collect();
         let wants = match (stop, places.last()) {
@@ -586,6 +587,7 @@ fn check_call(frame: &Located, objects: &Objects) -> Result<(), StopReason> {
     match (verdict, frame.source) {
         (Some(true), _) => Ok(()),
         (Some(false), _) => Err(StopReason::NotACall),
+        (None, _) if matches!(frame.place, UserPlace::Unknown(_)) => Err(StopReason::UnknownCode),
         (None, Source::UncheckedFramePointer) => Err(StopReason::CodeUnreadable),
         (None, Source::Exact | Source::FramePointer) => Ok(()),
     }

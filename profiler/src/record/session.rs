@@ -266,6 +266,8 @@ impl Session {
 
     /// Takes what the rings hold and is whole. True when there may be more samples.
     fn pump(&mut self) -> bool {
+        self.residency
+            .collect(monotonic_ns(), self.sampler.tables());
         let read_ns = monotonic_ns();
         let has_more = self.sampler.drain(&mut self.timeline.samples);
         self.sampler.stream().drain(&mut self.timeline.events);
