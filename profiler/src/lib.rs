@@ -12,6 +12,7 @@ pub mod process;
 pub mod profile;
 pub mod record;
 pub mod residency;
+pub mod replay;
 pub mod selftest;
 pub mod symbolize;
 pub mod target;
