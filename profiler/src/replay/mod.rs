@@ -289,3 +289,6 @@ fn memory_file(bytes: &[u8]) -> io::Result<File> {
     file.write_all(bytes)?;
     Ok(file)
 }
+
+#[cfg(test)]
+mod tests;
