@@ -6,7 +6,7 @@
 //! this.
 
 use crate::{
-    code::{BEGIN_BYTES, SIGNAL_RETURN, SIGNAL_RETURN_BYTES, begins_stack},
+    code::{BEGIN_BYTES, SIGNAL_RETURN, SIGNAL_RETURN_BYTES, START_CONTEXT, begins_stack},
     frame::{Position, Source},
     step::{
         CallCheck, Depth, Growth, Registers, UserMemory, caller_by_frame_pointer,
@@ -112,7 +112,8 @@ impl Cursor {
     /// or lead into the code that returns from a signal handler.
     ///
     /// # Errors
-    /// [`StopReason::NotACall`] when it is none: the walk ends before it.
+    /// [`StopReason::NotACall`] when it is none, [`StopReason::Root`] when it is where a context
+    /// would go on that has no caller: the walk ends before it.
     #[inline(always)]
     pub fn confirm(&mut self, code: Knowledge, memory: &impl UserMemory) -> Result<(), StopReason> {
         let is_ruled = matches!(code, Knowledge::Rule(_));
@@ -125,8 +126,11 @@ impl Cursor {
                 self.flags |= BY_FRAME_POINTER | UNCHECKED;
                 Ok(())
             }
-            Err(_) if self.returns_from_signal(memory) => Ok(()),
-            Err(reason) => Err(reason),
+            Err(reason) => match memory.read::<SIGNAL_RETURN_BYTES>(self.registers.pc) {
+                Some(code) if same(&code, &SIGNAL_RETURN) => Ok(()),
+                Some(code) if same(&code, &START_CONTEXT) => Err(StopReason::Root),
+                _ => Err(reason),
+            },
         }
     }
 
@@ -220,7 +224,7 @@ fn without_rule(
 ) -> Result<Cursor, StopReason> {
     let (registers, depth) = (callee.registers, callee.depth());
     if depth == Depth::Innermost
-        && code == Knowledge::NoRow
+        && code != Knowledge::Generated
         && let Some(registers) = caller_by_return_on_top(registers, memory)
     {
         return Ok(Cursor {
