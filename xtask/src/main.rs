@@ -7,6 +7,7 @@
     reason = "a command-line tool: reports go to stdout, errors to stderr"
 )]
 
+mod audit;
 mod ebpf;
 mod fixtures;
 mod linker;
@@ -21,7 +22,7 @@ mod tidy;
 mod toolchain;
 mod workspace;
 
-use std::process::ExitCode;
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -54,13 +55,22 @@ enum Verb {
     },
     /// Checks the rules of the house style that a program can check.
     Tidy,
+    /// Compares the unwind table of every ELF file of this machine with direct evaluation.
+    UnwindAudit {
+        /// Look below these folders instead of where programs and libraries are.
+        #[arg(long, num_args = 1.., value_name = "DIR")]
+        path: Vec<PathBuf>,
+        /// Compare at random addresses alone, not at each row.
+        #[arg(long)]
+        quick: bool,
+    },
 }
 
 fn main() -> ExitCode {
     if let Some(code) = remap::run_as_rustc() {
         return code;
     }
-    match run(&Arguments::parse()) {
+    match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -69,7 +79,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: &Arguments) -> Result<()> {
+fn run(arguments: Arguments) -> Result<()> {
     let workspace = Workspace::find()?;
     match arguments.verb {
         Verb::Ebpf { check: false } => ebpf::run(&workspace, Goal::Write),
@@ -78,5 +88,12 @@ fn run(arguments: &Arguments) -> Result<()> {
         Verb::Test { quick: false } => test::run(&workspace, Extent::Whole),
         Verb::Test { quick: true } => test::run(&workspace, Extent::Quick),
         Verb::Tidy => tidy::run(&workspace),
+        Verb::UnwindAudit { path, quick } => {
+            let addresses = match quick {
+                true => audit::Addresses::Random,
+                false => audit::Addresses::EveryRow,
+            };
+            audit::run(&workspace, path, addresses)
+        }
     }
 }
