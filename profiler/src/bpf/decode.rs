@@ -54,6 +54,15 @@ pub struct Unwalked {
     pub stack: Vec<u8>,
 }
 
+impl Sample {
+    /// Reads one record of the ring, for those who try the reader on bytes of their own.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn of_record(record: &[u8]) -> Option<Self> {
+        decode(record)
+    }
+}
+
 /// The name of a thread, padded with NUL.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Comm(pub [u8; COMM_BYTES]);
