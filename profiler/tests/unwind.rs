@@ -9,11 +9,11 @@ use std::{
     collections::HashMap,
     fs::{self, File},
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use ebpfprof::unwind::{FrameFormat, Lookup, Sections, Table};
+use ebpfprof::unwind::{Cause, CompileError, FrameFormat, Lookup, Sections, Table};
 use oracle::{Counts, Extent, Numbers, RANDOM_ADDRESSES, compare, elf_files};
 use profiler_common::unwind::Rule;
 
@@ -78,6 +78,37 @@ fn a_table_agrees_with_direct_evaluation_at_any_address() {
 #[test]
 fn every_row_agrees_with_direct_evaluation() {
     check_files(MOST_BYTES_OF_ROWS, Extent::EveryRow);
+}
+
+#[test]
+fn the_seeds_of_the_fuzz_targets_have_every_form_of_rule() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz/corpus/unwind_file");
+    let table = |name: &str| Table::of_file(&File::open(folder.join(name)).unwrap());
+    let whole = table("frames.so").unwrap();
+    for name in [
+        "SignalFrame",
+        "End",
+        "ReturnInRegister",
+        "Plt",
+        "Loaded",
+        "Register",
+        "AtFp",
+    ] {
+        let has = |rule: &Rule| format!("{rule:?}").contains(name);
+        assert!(
+            whole.rules().iter().any(has),
+            "no {name}: {:?}",
+            whole.rules()
+        );
+    }
+    let headless = table("frames.headless.so").unwrap();
+    assert_eq!(headless.rules(), whole.rules());
+    let debug_frame = table("debug_frame.so").unwrap();
+    assert_eq!(debug_frame.format(), FrameFormat::DebugFrame);
+    let compressed = table("debug_frame.compressed.so");
+    assert!(matches!(compressed, Err(CompileError::Compressed)));
+    let odd = table("odd.so").unwrap();
+    assert!(odd.coverage().inexpressible(Cause::Broken).rows > 0);
 }
 
 /// A small real object.

@@ -10,6 +10,7 @@
 mod audit;
 mod ebpf;
 mod fixtures;
+mod fuzz;
 mod linker;
 mod object_file;
 mod packages;
@@ -47,6 +48,21 @@ enum Verb {
     },
     /// Compiles the programs that the kernel tests profile.
     Fixtures,
+    /// Runs fuzz targets: one under libFuzzer, or all by a small driver.
+    Fuzz {
+        /// The target for libFuzzer.
+        #[arg(required_unless_present_any = ["smoke", "seeds"])]
+        target: Option<String>,
+        /// Run every target on its corpus and on mutations of it.
+        #[arg(long, conflicts_with_all = ["target", "seeds"])]
+        smoke: bool,
+        /// Make the corpus from its sources in fuzz/seeds.
+        #[arg(long, conflicts_with = "target")]
+        seeds: bool,
+        /// How long, all targets together.
+        #[arg(long, value_name = "N", default_value_t = 60)]
+        seconds: u32,
+    },
     /// Runs every check and test, and installs what they need (as root, on Debian and Ubuntu).
     Test {
         /// Leave out the rebuild of the BPF object and the release build.
@@ -85,6 +101,13 @@ fn run(arguments: Arguments) -> Result<()> {
         Verb::Ebpf { check: false } => ebpf::run(&workspace, Goal::Write),
         Verb::Ebpf { check: true } => ebpf::run(&workspace, Goal::Check),
         Verb::Fixtures => fixtures::build(&workspace),
+        Verb::Fuzz { seeds: true, .. } => fuzz::seeds(&workspace),
+        Verb::Fuzz {
+            target: Some(target),
+            seconds,
+            ..
+        } => fuzz::long(&workspace, &target, seconds),
+        Verb::Fuzz { seconds, .. } => fuzz::smoke(&workspace, seconds),
         Verb::Test { quick: false } => test::run(&workspace, Extent::Whole),
         Verb::Test { quick: true } => test::run(&workspace, Extent::Quick),
         Verb::Tidy => tidy::run(&workspace),

@@ -86,13 +86,11 @@ pub(crate) fn kernel_tests(workspace: &Workspace, object: &Path) -> Result<()> {
 
 fn formatting(workspace: &Workspace) -> Result<()> {
     run_command(&mut in_root(workspace, &["fmt", "--all", "--check"]))?;
-    let kernel_side = [
-        "fmt",
-        "--check",
-        "--manifest-path",
-        "profiler-ebpf/Cargo.toml",
-    ];
-    run_command(&mut in_root(workspace, &kernel_side))
+    for own_workspace in ["profiler-ebpf/Cargo.toml", "fuzz/Cargo.toml"] {
+        let arguments = ["fmt", "--check", "--manifest-path", own_workspace];
+        run_command(&mut in_root(workspace, &arguments))?;
+    }
+    Ok(())
 }
 
 fn clippy(workspace: &Workspace) -> Result<()> {

@@ -88,8 +88,11 @@ const KNOWN_WRONG: &str = concat!("FIX", "ME");
 /// Folders that hold no source of ours.
 const SKIPPED_FOLDERS: [&str; 3] = ["target", ".git", "testdata"];
 
+/// Folders that are workspaces of their own.
+const OWN_WORKSPACES: [&str; 2] = ["profiler-ebpf/", "fuzz/"];
+
 /// Ends of the names of files with text of ours.
-const TEXT_FILES: [&str; 7] = [".rs", ".toml", ".md", ".c", ".go", ".yml", "/run"];
+const TEXT_FILES: [&str; 8] = [".rs", ".toml", ".md", ".c", ".s", ".go", ".yml", "/run"];
 
 /// A broken rule.
 #[derive(Debug, PartialEq, Eq)]
@@ -167,7 +170,7 @@ fn check(name: &str, text: &str) -> Vec<Finding> {
         check_profile_imports(name, view, &mut findings);
         check_maps(name, view, &mut findings);
     }
-    if name.ends_with("/Cargo.toml") && !name.starts_with("profiler-ebpf/") {
+    if name.ends_with("/Cargo.toml") && !OWN_WORKSPACES.iter().any(|own| name.starts_with(own)) {
         check_versions(text, &mut findings);
     }
     findings.sort_by_key(|finding| finding.line);
@@ -410,5 +413,6 @@ mod tests {
             "[package]\nname = \"x\"\n[dev-dependencies]\na = { workspace = true }\nb = \"1\"\n";
         check_file("profiler/Cargo.toml", text, &[(5, "workspace table")]);
         check_file("profiler-ebpf/Cargo.toml", text, &[]);
+        check_file("fuzz/Cargo.toml", text, &[]);
     }
 }
