@@ -48,7 +48,7 @@ pub(crate) fn run(
 }
 
 /// The system's folders and that of the Rust toolchains.
-fn usual_folders() -> Vec<PathBuf> {
+pub(crate) fn usual_folders() -> Vec<PathBuf> {
     let mut folders: Vec<PathBuf> = FOLDERS.iter().map(PathBuf::from).collect();
     let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]));
     folders.extend(sysroot.ok().map(PathBuf::from).and_then(|sysroot| {

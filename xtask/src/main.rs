@@ -8,6 +8,7 @@
 )]
 
 mod audit;
+mod bench;
 mod ebpf;
 mod fixtures;
 mod fuzz;
@@ -40,6 +41,15 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Measures what profiling costs, next to other profilers, and writes docs/overhead.md (as root).
+    Bench {
+        /// How long each profiler runs.
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
+        seconds: u32,
+        /// One case of each kind, and no report is written.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Builds the BPF object and puts it, and a record of its toolchain, into profiler-ebpf.
     Ebpf {
         /// Rebuild in a temporary folder and fail unless the checked-in object has the same bytes.
@@ -98,6 +108,13 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<()> {
     let workspace = Workspace::find()?;
     match arguments.verb {
+        Verb::Bench { seconds, quick } => {
+            let extent = match quick {
+                true => bench::Extent::Quick,
+                false => bench::Extent::Whole,
+            };
+            bench::run(&workspace, seconds, extent)
+        }
         Verb::Ebpf { check: false } => ebpf::run(&workspace, Goal::Write),
         Verb::Ebpf { check: true } => ebpf::run(&workspace, Goal::Check),
         Verb::Fixtures => fixtures::build(&workspace),

@@ -1,0 +1,316 @@
+//! `cargo xtask bench`: what profiling costs, side by side with other profilers, on this host and in
+//! one run. Prints the report and writes it to `docs/overhead.md`.
+//!
+//! CPU time is user and system time of all processes of a profiler to their very end, and the run
+//! time of its BPF programs. What the kernel does for a profiler outside of both (perf's copies of
+//! the stack) is nobody's time and is in no figure.
+
+mod child;
+mod peer;
+mod receipt;
+mod report;
+mod tables;
+mod target;
+
+use std::{env, fs, path::PathBuf, thread, time::Duration};
+
+use anyhow::{Context, Result, bail};
+
+use self::{
+    peer::{Job, Outcome, PEERS, run_ebpfprof},
+    receipt::Receipt,
+    report::{Markdown, figure},
+    target::Running,
+};
+use crate::{
+    process::{cargo, is_root, output, run as run_command},
+    workspace::Workspace,
+};
+
+/// Where the report is kept, below the top folder.
+const REPORT: &str = "docs/overhead.md";
+
+/// Stacks and frequencies that are compared; a quick run has the first only.
+const CASES: [(u32, u32); 3] = [(SHALLOW, 99), (SHALLOW, 999), (DEEP, 99)];
+/// Frames of the two targets.
+const SHALLOW: u32 = 20;
+const DEEP: u32 = 400;
+/// The frequency at which time a frame is measured: enough samples for two digits.
+const FREQUENCY_PER_FRAME: u32 = 999;
+/// Processes of the host that is profiled as a whole.
+const CROWD: usize = 300;
+/// Until programs of the crowd have read what they need.
+const CROWD_SETTLES: Duration = Duration::from_secs(10);
+/// Frames that two stacks must differ by, on average, to tell the time of one.
+const FEWEST_FRAMES: f64 = 10.0;
+
+/// How much to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// Everything.
+    Whole,
+    /// One case of each kind, and no report is written.
+    Quick,
+}
+
+/// What all measurements need.
+struct Bench {
+    ebpfprof: PathBuf,
+    frames: PathBuf,
+    folder: tempfile::TempDir,
+    seconds: u32,
+    cpus: usize,
+    extent: Extent,
+}
+
+/// Runs the bench.
+pub(crate) fn run(workspace: &Workspace, seconds: u32, extent: Extent) -> Result<()> {
+    if !is_root() {
+        bail!("profilers need root: sudo -E cargo xtask bench");
+    }
+    let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
+    let bench = Bench {
+        ebpfprof: release_build(workspace)?,
+        frames: target::compile(workspace, folder.path())?,
+        folder,
+        seconds,
+        cpus: thread::available_parallelism()?.get(),
+        extent,
+    };
+    let sections = [
+        ("What was measured", host(&bench)?),
+        ("CPU time, by profiler", bench.compare()?),
+        ("Time in the kernel", bench.in_the_kernel()?.to_string()),
+        ("Memory and start", bench.memory()?),
+        ("Unwind tables", tables::measure(workspace)?.to_string()),
+    ];
+    let mut report = HEAD.to_owned();
+    for (title, text) in sections {
+        report += &format!("\n## {title}\n\n{}\n", text.trim_end());
+    }
+    println!("{report}");
+    if extent == Extent::Whole {
+        let path = workspace.root().join(REPORT);
+        fs::write(&path, report).with_context(|| format!("cannot write {}", path.display()))?;
+        println!("wrote {REPORT}");
+    }
+    Ok(())
+}
+
+/// What the report begins with.
+const HEAD: &str = "\
+# What profiling costs
+
+Made by `sudo -E cargo xtask bench`, in one run on one host; figures of other hosts differ.
+
+CPU time is user and system time of all processes of a profiler, from their start to their end, and
+the run time of its BPF programs. What the kernel does for a profiler outside of both, such as perf's
+copies of the stack, is in no figure. The target is a C program at `-O2 -fomit-frame-pointer`, one
+process for each CPU, all of them busy. \"To main\" is the share of the target's samples whose stack
+reaches `main`: a stack that does not is cut. On an idle host a target gives as many samples as
+seconds times Hz times CPUs.
+";
+
+fn release_build(workspace: &Workspace) -> Result<PathBuf> {
+    let mut build = cargo();
+    build
+        .args(["build", "--release", "--locked", "-p", "ebpfprof"])
+        .current_dir(workspace.root());
+    run_command(&mut build)?;
+    let target = env::var_os("CARGO_TARGET_DIR").map(PathBuf::from);
+    let target = target.unwrap_or_else(|| workspace.root().join("target"));
+    Ok(workspace.root().join(target).join("release/ebpfprof"))
+}
+
+/// The host and the versions.
+fn host(bench: &Bench) -> Result<String> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpuinfo
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
+        .map_or("an unknown CPU", |(_, model)| model);
+    let kernel = output(std::process::Command::new("uname").arg("-sr"))?;
+    let ours = output(std::process::Command::new(&bench.ebpfprof).arg("--version"))?;
+    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("unknown");
+    let mut lines = vec![
+        format!("- {kernel}, {} CPUs ({model})", bench.cpus),
+        format!("- {ours}, {} s a run", bench.seconds),
+        format!(
+            "- {load} processes wanted a CPU before the run; what they take, the target does not get"
+        ),
+    ];
+    let mut versions: Vec<String> = PEERS.iter().filter_map(peer::Peer::version).collect();
+    versions.dedup();
+    lines.extend(versions.iter().map(|version| format!("- {version}")));
+    Ok(lines.join("\n"))
+}
+
+impl Bench {
+    fn cases(&self) -> &'static [(u32, u32)] {
+        match self.extent {
+            Extent::Whole => &CASES,
+            Extent::Quick => &CASES[..1],
+        }
+    }
+
+    fn job<'a>(&'a self, pids: &'a [u32], frequency: u32) -> Job<'a> {
+        Job {
+            ebpfprof: &self.ebpfprof,
+            pids,
+            frequency,
+            seconds: self.seconds,
+            folder: self.folder.path(),
+        }
+    }
+
+    /// Every profiler on the same targets.
+    fn compare(&self) -> Result<String> {
+        let mut table = Markdown::with_columns(&[
+            "profiler",
+            "frames",
+            "Hz",
+            "CPU s",
+            "of it BPF s",
+            "times ours",
+            "samples",
+            "CPU µs a sample",
+            "to main",
+            "MiB",
+        ]);
+        let mut failures = String::new();
+        for (depth, frequency) in self.cases() {
+            let targets = target::start(&self.frames, *depth, self.cpus)?;
+            let pids: Vec<u32> = targets.iter().map(Running::pid).collect();
+            let mut ours = None;
+            for peer in &PEERS {
+                eprintln!("bench: {} at {frequency} Hz, {depth} frames", peer.name);
+                let head = [
+                    peer.name.to_owned(),
+                    depth.to_string(),
+                    frequency.to_string(),
+                ];
+                let outcome = match peer.is_installed() {
+                    true => peer.profile(&self.job(&pids, *frequency)),
+                    false => Err(anyhow::anyhow!("not installed")),
+                };
+                let cells = match &outcome {
+                    Ok(outcome) => {
+                        let ours = *ours.get_or_insert(cpu_seconds(outcome));
+                        costs(outcome, ours)
+                    }
+                    Err(error) => {
+                        let [name, depth, frequency] = &head;
+                        failures +=
+                            &format!("- {name}, {depth} frames, {frequency} Hz: {error:#}\n");
+                        vec!["failed".to_owned()]
+                    }
+                };
+                table.push(head.into_iter().chain(cells).collect());
+            }
+        }
+        Ok(match failures.is_empty() {
+            true => table.to_string(),
+            false => format!("{table}\nWhy there are no figures:\n\n{failures}"),
+        })
+    }
+
+    /// BPF time for a sample and for a frame.
+    fn in_the_kernel(&self) -> Result<Markdown> {
+        let mut table = Markdown::with_columns(&[
+            "target",
+            "samples",
+            "frames a stack",
+            "complete",
+            "BPF µs a sample",
+            "BPF ns a frame",
+        ]);
+        let mut shallow: Option<Receipt> = None;
+        for depth in [SHALLOW, DEEP] {
+            eprintln!("bench: BPF time at {depth} frames");
+            let targets = target::start(&self.frames, depth, self.cpus)?;
+            let pids: Vec<u32> = targets.iter().map(Running::pid).collect();
+            let outcome = PEERS[0].profile(&self.job(&pids, FREQUENCY_PER_FRAME))?;
+            let receipt = outcome.receipt.context("ebpfprof writes a receipt")?;
+            let per_frame = shallow.as_ref().and_then(|other| frame_ns(other, &receipt));
+            table.push(vec![
+                format!("{depth} frames"),
+                figure(receipt.kept, 0),
+                figure(receipt.frames_per_stack(), 1),
+                figure(receipt.complete_percent(), 1) + "%",
+                figure(receipt.bpf_us, 1),
+                figure(per_frame, 0),
+            ]);
+            shallow.get_or_insert(receipt);
+        }
+        Ok(table)
+    }
+
+    /// Memory and the first sample, for one process and for a host full of them.
+    fn memory(&self) -> Result<String> {
+        let mut table = Markdown::with_columns(&[
+            "targets",
+            "samples",
+            "complete",
+            "MiB resident",
+            "MiB rings and tables",
+            "ms to first sample",
+            "% of one CPU",
+        ]);
+        let mut push = |name: String, receipt: &Receipt| {
+            table.push(vec![
+                name,
+                figure(receipt.kept, 0),
+                figure(receipt.complete_percent(), 1) + "%",
+                figure(receipt.resident_mib, 0),
+                figure(receipt.tables_mib, 1),
+                figure(receipt.first_sample_ms, 0),
+                figure(receipt.percent, 2),
+            ]);
+        };
+        eprintln!("bench: memory for one process");
+        let one = target::start(&self.frames, SHALLOW, 1)?;
+        let pids: Vec<u32> = one.iter().map(Running::pid).collect();
+        let pid = pids[0].to_string();
+        let (_, receipt) = run_ebpfprof(&self.job(&pids, 99), &["--pid", &pid])?;
+        push("one process".to_owned(), &receipt);
+        drop(one);
+        eprintln!("bench: memory for {CROWD} processes");
+        let mut crowd = target::start_crowd(&self.frames, CROWD)?;
+        thread::sleep(CROWD_SETTLES);
+        let (_, receipt) = run_ebpfprof(&self.job(&[], 99), &["--all"])?;
+        let alive = target::alive(&mut crowd);
+        push(format!("whole host, {alive} processes more"), &receipt);
+        Ok(format!(
+            "{table}\nThe processes are of {}; each wakes up some times a second.",
+            crowd.programs.join(", ")
+        ))
+    }
+}
+
+/// The cells of what a profiler cost; `ours` is our CPU time in the same case.
+fn costs(outcome: &Outcome, ours: f64) -> Vec<String> {
+    let Outcome { spent, stacks, .. } = outcome;
+    let cpu = cpu_seconds(outcome);
+    let to_main = 100.0 * stacks.to_main as f64 / stacks.all.max(1) as f64;
+    vec![
+        format!("{cpu:.3}"),
+        format!("{:.3}", spent.bpf.as_secs_f64()),
+        format!("{:.1}", cpu / ours),
+        stacks.all.to_string(),
+        format!("{:.0}", 1e6 * cpu / stacks.all.max(1) as f64),
+        format!("{to_main:.1}%"),
+        format!("{:.0}", spent.resident_bytes as f64 / f64::from(1 << 20)),
+    ]
+}
+
+fn cpu_seconds(outcome: &Outcome) -> f64 {
+    (outcome.spent.cpu + outcome.spent.bpf).as_secs_f64()
+}
+
+/// BPF time for one frame, in nanoseconds, if the two stacks differ by enough of them.
+fn frame_ns(shallow: &Receipt, deep: &Receipt) -> Option<f64> {
+    let frames = deep.frames_per_stack()? - shallow.frames_per_stack()?;
+    let time_us = deep.bpf_us? - shallow.bpf_us?;
+    (frames >= FEWEST_FRAMES).then(|| 1e3 * time_us / frames)
+}

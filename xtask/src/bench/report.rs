@@ -1,0 +1,79 @@
+//! The report: tables that are read as text and as Markdown alike.
+
+use std::fmt;
+
+/// One table.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Markdown {
+    lines: Vec<Vec<String>>,
+}
+
+impl Markdown {
+    /// A table without lines.
+    pub(super) fn with_columns(names: &[&str]) -> Self {
+        Self {
+            lines: vec![names.iter().map(|name| (*name).to_owned()).collect()],
+        }
+    }
+
+    /// Adds a line.
+    pub(super) fn push(&mut self, cells: Vec<String>) {
+        self.lines.push(cells);
+    }
+}
+
+/// The first column stands left, numbers stand right.
+impl fmt::Display for Markdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns = self.lines.first().map_or(0, Vec::len);
+        let width = |column: usize| {
+            let cells = self.lines.iter().filter_map(|line| line.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns).map(width).collect();
+        for (number, line) in self.lines.iter().enumerate() {
+            for (column, width) in widths.iter().enumerate() {
+                let cell = line.get(column).map_or("", String::as_str);
+                match column {
+                    0 => write!(f, "| {cell:<width$} ")?,
+                    _ => write!(f, "| {cell:>width$} ")?,
+                }
+            }
+            writeln!(f, "|")?;
+            if number == 0 {
+                for (column, width) in widths.iter().enumerate() {
+                    match column {
+                        0 => write!(f, "|{:-<1$}", "", width + 2)?,
+                        _ => write!(f, "|{:-<1$}:", "", width + 1)?,
+                    }
+                }
+                writeln!(f, "|")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A figure with so many digits after the point, or a dash.
+pub(super) fn figure(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_markdown_with_straight_columns() {
+        let mut table = Markdown::with_columns(&["what", "µs"]);
+        table.push(vec!["one thing".to_owned(), figure(Some(1.25), 1)]);
+        table.push(vec!["b".to_owned(), figure(None, 1)]);
+        let expected = "\
+| what      |  µs |
+|-----------|----:|
+| one thing | 1.2 |
+| b         |   – |
+";
+        assert_eq!(table.to_string(), expected);
+    }
+}

@@ -1,0 +1,212 @@
+//! What is profiled: programs with stacks of a known depth, and a host full of processes.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    process::{find, run as run_command},
+    workspace::Workspace,
+};
+
+/// The name of the program with known stacks.
+pub(super) const PROGRAM: &str = "frames";
+
+/// What compiles it: as distributions compile, without debug information, so that no profiler pays
+/// for reading that.
+const COMPILER_FLAGS: [&str; 4] = [
+    "-O2",
+    "-fomit-frame-pointer",
+    "-fno-optimize-sibling-calls",
+    "-fasynchronous-unwind-tables",
+];
+
+/// The longest that a process may take to be there.
+const START_TIME: Duration = Duration::from_secs(20);
+
+/// A process of ours, ended when this is dropped.
+pub(super) struct Running(Child);
+
+impl Running {
+    fn start(command: &mut Command) -> Result<Self> {
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let child = command
+            .spawn()
+            .with_context(|| format!("cannot run {}", crate::process::words(command)))?;
+        Ok(Self(child))
+    }
+
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.0.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Compiles the program.
+pub(super) fn compile(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
+    let program = folder.join(PROGRAM);
+    let mut cc = Command::new("cc");
+    cc.args(COMPILER_FLAGS).arg("-o").arg(&program);
+    run_command(cc.arg(workspace.root().join("xtask/bench/frames.c")))?;
+    Ok(program)
+}
+
+/// Starts the program once for each CPU.
+pub(super) fn start(program: &Path, depth: u32, cpus: usize) -> Result<Vec<Running>> {
+    let started = (0..cpus)
+        .map(|_| Running::start(Command::new(program).arg(depth.to_string())))
+        .collect::<Result<Vec<_>>>()?;
+    for running in &started {
+        wait_for_cpu_time(running.pid())?;
+    }
+    Ok(started)
+}
+
+/// Waits until a process has used some CPU time: its stack is as deep as it gets then.
+fn wait_for_cpu_time(pid: u32) -> Result<()> {
+    let deadline = Instant::now() + START_TIME;
+    let path = format!("/proc/{pid}/schedstat");
+    while Instant::now() < deadline {
+        // The first number is the time on a CPU, in nanoseconds.
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let on_cpu_ns = text.split(' ').next().and_then(|word| word.parse().ok());
+        if on_cpu_ns.unwrap_or(0_u64) > 50_000_000 {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    bail!("process {pid} does not run")
+}
+
+/// A program that does a little, again and again.
+struct Idler {
+    program: &'static str,
+    arguments: &'static [&'static str],
+    /// Of a hundred processes, how many are this one.
+    share: usize,
+}
+
+/// In arguments: a path of the process's own.
+const SOCKET: &str = "{socket}";
+
+const IDLERS: [Idler; 6] = [
+    Idler {
+        program: "python3",
+        arguments: &[
+            "-c",
+            "import time\nwhile True: sum(range(20000)); time.sleep(0.2)",
+        ],
+        share: 25,
+    },
+    Idler {
+        program: "perl",
+        arguments: &[
+            "-e",
+            "while (1) { $s += $_ for 1..20000; select(undef, undef, undef, 0.2) }",
+        ],
+        share: 30,
+    },
+    Idler {
+        program: "node",
+        arguments: &[
+            "-e",
+            "setInterval(() => { let s = 0; for (let i = 0; i < 1e5; i++) s += i }, 200)",
+        ],
+        share: 5,
+    },
+    Idler {
+        program: "gdb",
+        arguments: &[
+            "-nx",
+            "-batch",
+            "-ex",
+            "python exec('import time\\nwhile True: sum(range(20000)); time.sleep(0.2)')",
+        ],
+        share: 2,
+    },
+    Idler {
+        program: "bash",
+        arguments: &[
+            "-c",
+            "exec {never}<> <(:); while :; do for i in {1..2000}; do :; done; read -t 0.2 -u $never; done",
+        ],
+        share: 10,
+    },
+    Idler {
+        program: "redis-server",
+        arguments: &[
+            "--port",
+            "0",
+            "--save",
+            "",
+            "--hz",
+            "100",
+            "--unixsocket",
+            SOCKET,
+        ],
+        share: 3,
+    },
+];
+
+/// Many processes of various programs.
+pub(super) struct Crowd {
+    /// The processes.
+    pub(super) running: Vec<Running>,
+    /// Names of their programs.
+    pub(super) programs: Vec<&'static str>,
+}
+
+/// Starts that many processes: of each program that there is its share, and the rest are `frames`.
+pub(super) fn start_crowd(frames: &Path, count: usize) -> Result<Crowd> {
+    let mut crowd = Crowd {
+        running: Vec::with_capacity(count),
+        programs: Vec::new(),
+    };
+    for idler in &IDLERS {
+        let Some(program) = find(idler.program) else {
+            continue;
+        };
+        crowd.programs.push(idler.program);
+        for number in 0..count * idler.share / 100 {
+            let socket = frames.with_file_name(format!("{}-{number}", idler.program));
+            let own = |argument: &&str| argument.replace(SOCKET, &socket.to_string_lossy());
+            let mut command = Command::new(&program);
+            command.args(idler.arguments.iter().map(own));
+            crowd.running.push(Running::start(&mut command)?);
+        }
+    }
+    crowd.programs.push(PROGRAM);
+    for number in crowd.running.len()..count {
+        let depth = 5 + number % 60;
+        let mut command = Command::new(frames);
+        command.args([depth.to_string(), "1".to_owned()]);
+        crowd.running.push(Running::start(&mut command)?);
+    }
+    Ok(crowd)
+}
+
+/// The processes of a crowd that have not ended.
+pub(super) fn alive(crowd: &mut Crowd) -> usize {
+    let alive = crowd
+        .running
+        .iter_mut()
+        .map(|running| matches!(running.0.try_wait(), Ok(None)));
+    alive.map(usize::from).sum()
+}
