@@ -54,7 +54,7 @@ struct Report {
 
 impl Report {
     fn add_table(&mut self, table: &Table, compiled_in: Duration) {
-        let layout = Layout::of(table, 0, |rule| rule);
+        let layout = Layout::of(table, 0, Some);
         let coverage = table.coverage();
         self.objects += 1;
         self.functions += coverage.functions;

@@ -28,6 +28,8 @@ const MOST_FUNCTIONS: usize = 1 << 21;
 const MOST_SPAN: u64 = 1 << 30;
 /// Rules whose numbers are kept at hand.
 const RECENT: usize = 256;
+/// Most entries that functions share: compilers write one or two for each source file.
+const MOST_SHARED_ENTRIES: usize = 1 << 16;
 /// Most instructions in an entry that functions share: they are run again for each.
 const MOST_SHARED_INSTRUCTIONS: usize = 64;
 
@@ -121,7 +123,7 @@ fn shared_entries<'a, S: UnwindSection<Slice<'a>>>(
         while count <= MOST_SHARED_INSTRUCTIONS && matches!(instructions.next(), Ok(Some(_))) {
             count += 1;
         }
-        if count <= MOST_SHARED_INSTRUCTIONS {
+        if count <= MOST_SHARED_INSTRUCTIONS && cies.len() < MOST_SHARED_ENTRIES {
             cies.insert(cie.offset(), cie);
         }
     }
