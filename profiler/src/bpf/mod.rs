@@ -59,7 +59,7 @@ const MAX_RING_BYTES: usize = 128 << 20;
 const RING_BYTES_PER_HERTZ: usize = 4096;
 /// The part of the ring that unwalked samples may fill, one in this many bytes: they are large, and
 /// walked ones must always find room.
-const UNWALKED_PART: usize = 4;
+const UNWALKED_PART: usize = 2;
 /// Free places in the target set, for children that come to be.
 const ROOM_FOR_CHILDREN: usize = 16_384;
 /// Samples taken from the ring before process events get their turn.

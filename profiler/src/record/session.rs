@@ -40,12 +40,14 @@ const POLL: Duration = Duration::from_millis(100);
 /// `/proc` has no names.
 const EARLY_POLL: Duration = Duration::from_millis(10);
 const EARLY: Duration = Duration::from_millis(500);
+/// How often while samples arrive unwalked: their processes should get their tables soon.
+const UNWALKED_POLL: Duration = Duration::from_millis(20);
 /// How often the slow things are looked at: CPUs that come and go, cgroups of version 1.
 const SLOW_POLL: Duration = Duration::from_secs(1);
 
 /// How long the clocks wait for the tables of the targets. What is not made by then comes later, and
 /// samples are walked on the user side until it does.
-const TABLE_PATIENCE: Duration = Duration::from_millis(200);
+const TABLE_PATIENCE: Duration = Duration::from_millis(500);
 /// How long the end waits for tables that samples still want.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -61,6 +63,8 @@ pub(super) struct Session {
     collector: Collector,
     residency: Residency,
     waiting: Waiting,
+    /// Whether samples arrived unwalked when the rings were last emptied.
+    had_unwalked: bool,
     exits: ExitWatch,
     watched: Watched,
     timeline: Timeline,
@@ -123,6 +127,7 @@ impl Session {
             objects: Objects::default(),
             residency: Residency::new(),
             waiting: Waiting::default(),
+            had_unwalked: false,
             timeline: Timeline::default(),
             first_sample_ns: None,
             clocks_started: Instant::now(),
@@ -244,7 +249,13 @@ impl Session {
     /// Sleeps until the next poll, the end of the time or of the target, whichever comes first.
     fn wait(&self) {
         let elapsed = self.clocks_started.elapsed();
-        let poll = if elapsed < EARLY { EARLY_POLL } else { POLL };
+        let poll = if elapsed < EARLY {
+            EARLY_POLL
+        } else if self.had_unwalked {
+            UNWALKED_POLL
+        } else {
+            POLL
+        };
         let left = self
             .request
             .duration
@@ -270,6 +281,8 @@ impl Session {
             .collect(monotonic_ns(), self.sampler.tables());
         let read_ns = monotonic_ns();
         let has_more = self.sampler.drain(&mut self.timeline.samples);
+        let is_unwalked = |sample: &Sample| sample.unwalked.is_some();
+        self.had_unwalked = self.timeline.samples.iter().any(is_unwalked);
         self.sampler.stream().drain(&mut self.timeline.events);
         // Samples that are still in the ring are newer than those that are out.
         let whole_ns = match self.timeline.newest_sample_ns() {
