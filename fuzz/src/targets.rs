@@ -50,6 +50,9 @@ const SEARCH_BYTES: usize = 2 << 20;
 /// A common entry of 13 bytes is kept in a map, which grows by doubling.
 const TABLE_BYTES_PER_BYTE: usize = 32;
 
+/// A compressed section may be this much longer than what it takes in the file.
+const UNPACKED_BYTES_PER_BYTE: usize = 64;
+
 /// Every target, with its bounds.
 pub const TARGETS: [Target; 6] = [
     Target {
@@ -61,7 +64,7 @@ pub const TARGETS: [Target; 6] = [
     Target {
         name: "unwind_file",
         run: unwind_file,
-        bytes_per_byte: TABLE_BYTES_PER_BYTE,
+        bytes_per_byte: TABLE_BYTES_PER_BYTE * UNPACKED_BYTES_PER_BYTE,
         fixed_bytes: SEARCH_BYTES,
     },
     Target {
@@ -142,8 +145,9 @@ pub fn object_head(data: &[u8]) {
 pub fn unwind_file(data: &[u8]) {
     let file = memory_file(data).expect("there is memory for a file");
     if let Ok(sections) = Sections::of_file(&file) {
-        let claimed = sections.frames.len();
-        assert!(claimed <= data.len() && claimed as u64 <= MOST_FRAME_BYTES);
+        for frames in [&sections.frames, &sections.debug_frames] {
+            assert!(frames.len() as u64 <= MOST_FRAME_BYTES);
+        }
     }
     if let Ok(table) = Table::of_file(&file) {
         check_table(&table);
@@ -156,6 +160,12 @@ pub fn unwind_sections(data: &[u8]) {
         let sections = Sections {
             format,
             frames: data.to_vec(),
+            // The one section again, for what the other does not tell.
+            debug_frames: match format {
+                FrameFormat::EhFrame => data.to_vec(),
+                FrameFormat::DebugFrame => Vec::new(),
+            },
+            is_go: data.len() % 2 == 1,
             bases: gimli_bases(),
             code: vec![
                 CodeRange {

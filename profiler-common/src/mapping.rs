@@ -31,7 +31,8 @@ pub struct ProcessEntry {
     pub word: u32,
     /// Entries in the table.
     pub count: u32,
-    /// The table's number, never 0, never used twice in a run.
+    /// The table's number, never used twice in a run; 0 while the table is watched over, and no stack
+    /// is walked by it.
     pub generation: u32,
 }
 

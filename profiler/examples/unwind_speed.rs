@@ -32,7 +32,7 @@ fn measure(path: &Path) -> Result<String, Box<dyn Error>> {
         table = Table::of_file(&file)?;
         fastest_ns = fastest_ns.min(started.elapsed().as_nanos());
     }
-    let layout = Layout::of(&table, 0, |rule| rule);
+    let layout = Layout::of(&table, 0, Some);
     Ok(format!(
         "{}\t{}\t{}\t{}\t{fastest_ns}\t{}",
         file.metadata()?.len(),

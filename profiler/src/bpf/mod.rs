@@ -36,7 +36,7 @@ use profiler_common::{
 pub use decode::{Comm, Sample, Unwalked};
 pub use error::BpfError;
 pub use stream::ProcessStream;
-pub use tables::{Published, Tables};
+pub use tables::Tables;
 pub use unwind_tables::{Slot, Stored};
 
 use memory::TableMemory;
@@ -66,6 +66,14 @@ const ROOM_FOR_CHILDREN: usize = 16_384;
 const MOST_SAMPLES_AT_ONCE: usize = 50_000;
 /// Unwalked ones among them: they are large, and what they lack should be made first.
 const MOST_UNWALKED_AT_ONCE: usize = 256;
+
+/// Now, by the clock of samples and process events: nanoseconds of `CLOCK_MONOTONIC`.
+#[must_use]
+pub fn now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let number = |part: i64| u64::try_from(part).expect("the clock counts up from boot");
+    number(now.tv_sec) * 1_000_000_000 + number(now.tv_nsec)
+}
 
 /// Which walker to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -20,21 +20,16 @@ use crate::{target::Pid, unwind::Table};
 /// The part of the budget that is kept for mapping tables: one in this many bytes.
 const MAPPINGS_PART: usize = 8;
 
-/// What became of a table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Published {
-    /// The kernel side translates with it; samples carry this generation.
-    Generation(u32),
-    /// There was no room for it.
-    NoRoom,
-}
+/// Source: `BPF_ANY` and `BPF_EXIST` in `include/uapi/linux/bpf.h`.
+const BPF_ANY: u64 = 0;
+const BPF_EXIST: u64 = 2;
 
 /// The tables of all processes and objects.
 pub struct Tables {
     memory: TableMemory,
     reserve_bytes: usize,
     processes: maps::HashMap<MapData, u32, ProcessEntry>,
-    published: HashMap<Pid, Extent>,
+    published: HashMap<Pid, (Extent, ProcessEntry)>,
     last_generation: u32,
     unwind: UnwindTables,
 }
@@ -56,25 +51,45 @@ impl Tables {
         }
     }
 
-    /// Writes a mapping table and has the kernel side use it from now on. The entries are sorted by
-    /// start and do not overlap. A refusal by the kernel is no error: without a table samples
-    /// leave unwalked.
-    pub fn publish(&mut self, pid: Pid, entries: &[MappingEntry]) -> Published {
-        match self.try_publish(pid, entries) {
-            Ok(Some(generation)) => Published::Generation(generation),
-            Ok(None) => {
-                self.withdraw(pid);
-                Published::NoRoom
-            }
-            Err(error) => {
-                log::debug!("no table for process {pid}: {error}");
-                self.withdraw(pid);
-                Published::NoRoom
-            }
+    /// Writes a mapping table and has the kernel side watch over it: it takes the table out when the
+    /// process runs another program, or maps something over what the table has. Nothing is walked
+    /// by it yet. The entries are sorted by start and do not overlap.
+    ///
+    /// Gives the time from which it is watched over, in nanoseconds of `CLOCK_MONOTONIC`. A refusal
+    /// is no error: without a table samples leave unwalked.
+    pub fn arm(&mut self, pid: Pid, entries: &[MappingEntry]) -> Option<u64> {
+        match self.write(pid, entries, 0, BPF_ANY) {
+            Ok(Some(())) => return Some(super::now_ns()),
+            Ok(None) => {}
+            Err(error) => log::debug!("no table for process {pid}: {error}"),
         }
+        self.withdraw(pid);
+        None
     }
 
-    fn try_publish(&mut self, pid: Pid, entries: &[MappingEntry]) -> Result<Option<u32>, BpfError> {
+    /// Writes a mapping table that has all that the one in use has, and more, and has the kernel side
+    /// walk by it from now on. Samples carry the generation. `None` if there is no table in use any
+    /// more, or no room.
+    pub fn extend(&mut self, pid: Pid, entries: &[MappingEntry]) -> Option<u32> {
+        let generation = self.last_generation + 1;
+        match self.write(pid, entries, generation, BPF_EXIST) {
+            Ok(written) => written?,
+            Err(error) => {
+                log::debug!("process {pid} keeps its table: {error}");
+                return None;
+            }
+        }
+        self.last_generation = generation;
+        Some(generation)
+    }
+
+    fn write(
+        &mut self,
+        pid: Pid,
+        entries: &[MappingEntry],
+        generation: u32,
+        flags: u64,
+    ) -> Result<Option<()>, BpfError> {
         if entries.is_empty() || entries.len() > MAX_MAPPINGS {
             return Ok(None);
         }
@@ -85,27 +100,39 @@ impl Tables {
             return Ok(None);
         };
         self.memory.write(extent, &words);
-        let generation = self.last_generation + 1;
         let entry = ProcessEntry {
             chunk: extent.chunk,
             word: extent.word,
             count,
             generation,
         };
-        if let Err(error) = self.processes.insert(pid.0, entry, 0) {
+        if let Err(error) = self.processes.insert(pid.0, entry, flags) {
             self.memory.release(extent);
             return Err(BpfError::map("PROCESSES", error));
         }
-        self.last_generation = generation;
-        if let Some(old) = self.published.insert(pid, extent) {
+        if let Some((old, _)) = self.published.insert(pid, (extent, entry)) {
             self.memory.release(old);
         }
-        Ok(Some(generation))
+        Ok(Some(()))
+    }
+
+    /// Has the kernel side walk by a table that it watches over. Samples carry the generation. `None`
+    /// if it has taken the table out.
+    pub fn use_armed(&mut self, pid: Pid) -> Option<u32> {
+        let (_, entry) = self.published.get(&pid)?;
+        let generation = self.last_generation + 1;
+        let entry = ProcessEntry {
+            generation,
+            ..*entry
+        };
+        self.processes.insert(pid.0, entry, BPF_EXIST).ok()?;
+        self.last_generation = generation;
+        Some(generation)
     }
 
     /// Has the kernel side forget a process.
     pub fn withdraw(&mut self, pid: Pid) {
-        let Some(extent) = self.published.remove(&pid) else {
+        let Some((extent, _)) = self.published.remove(&pid) else {
             return;
         };
         match self.processes.remove(&pid.0) {

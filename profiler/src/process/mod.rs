@@ -30,7 +30,7 @@ pub use space::{Mapping, Space};
 pub use unwalked::{CodeSpace, Tabled};
 
 use crate::{
-    bpf::{Published, Sample, Tables},
+    bpf::{Sample, Tables},
     object::{ElfAddr, ObjectId, Objects, lookup_address},
     residency::Residency,
     target::{Follow, Pid},
@@ -100,6 +100,15 @@ impl UserStack {
     }
 }
 
+/// The times that tables depend on, in nanoseconds of `CLOCK_MONOTONIC`.
+#[derive(Clone, Copy, Debug)]
+pub struct PublishTimes {
+    /// Now.
+    pub now_ns: u64,
+    /// Every event before this was applied.
+    pub seen_ns: u64,
+}
+
 /// Which processes to keep.
 #[derive(Clone, Debug)]
 pub enum Scope {
@@ -120,8 +129,13 @@ struct Process {
     is_known: bool,
     /// Events before this are in the space already.
     known_from_ns: u64,
-    /// The table that the kernel side has.
+    /// The table that the kernel side walks by.
     generation: Option<u32>,
+    /// When the kernel side was given a table to watch over: it walks by it once all that happened
+    /// before is known, unless something happened since.
+    armed_ns: Option<u64>,
+    /// What the table that the kernel side has says is no longer so; if not, it lacks something.
+    is_outdated: bool,
     /// The kernel side should get a new table.
     wants_table: bool,
     /// The space lacks something: it is read anew when every event is taken into account.
@@ -341,7 +355,8 @@ impl Processes {
         let Some(process) = self.processes.get_mut(&pid) else {
             return;
         };
-        process.wants_table |= process.generation.is_some();
+        process.is_outdated = true;
+        process.wants_table |= process.generation.is_some() || process.armed_ns.take().is_some();
         if let Some(snapshot) = process
             .generation
             .and_then(|generation| self.snapshots.get_mut(&generation))
@@ -370,7 +385,7 @@ impl Processes {
         if let Some(process) = self.processes.get_mut(&sample.pid)
             && process.ended_ns.is_none()
         {
-            process.wants_table |= process.generation.is_none();
+            process.wants_table |= process.generation.is_none() && process.armed_ns.is_none();
             let is_unknown = |place: &UserPlace| matches!(place, UserPlace::Unknown(_));
             process.wants_scan |=
                 process.known_from_ns + RESCAN_NS < now_ns && stack.places.iter().any(is_unknown);
@@ -460,11 +475,12 @@ impl Processes {
     /// while ago. Tells which those are: their pids may be given to others.
     pub fn publish(
         &mut self,
-        now_ns: u64,
+        times: PublishTimes,
         tables: &mut Tables,
         residency: &mut Residency,
         objects: &mut Objects,
     ) -> Vec<Pid> {
+        let PublishTimes { now_ns, seen_ns } = times;
         let lacking = self
             .processes
             .iter_mut()
@@ -473,7 +489,13 @@ impl Processes {
             let _ = self.scan_for(pid, self.this_batch_ns, now_ns, objects);
         }
         for (pid, process) in &mut self.processes {
-            if !process.wants_table || process.ended_ns.is_some() {
+            if process.ended_ns.is_some() {
+                continue;
+            }
+            if process.armed_ns.is_some_and(|armed_ns| armed_ns < seen_ns) {
+                use_table(*pid, process, tables, &mut self.snapshots);
+            }
+            if !process.wants_table || process.armed_ns.is_some() {
                 continue;
             }
             process.wants_table = false;
@@ -488,14 +510,14 @@ impl Processes {
                     entry_of(mapping, slot, objects)
                 })
                 .collect();
+            let is_outdated = std::mem::take(&mut process.is_outdated);
+            let had_table = process.generation.is_some() && !is_outdated;
             retire_table(process, &mut self.snapshots, now_ns);
-            if let Published::Generation(generation) = tables.publish(*pid, &entries) {
-                process.generation = Some(generation);
-                let snapshot = Snapshot {
-                    space: process.space.clone(),
-                    stale_from_ns: None,
-                };
-                self.snapshots.insert(generation, snapshot);
+            // What the old table has still holds, so the kernel side need not stop using one.
+            let extended = had_table.then(|| tables.extend(*pid, &entries)).flatten();
+            match extended {
+                Some(generation) => in_use(process, generation, &mut self.snapshots),
+                None => process.armed_ns = tables.arm(*pid, &entries),
             }
         }
         let gone = self.sweep(now_ns, tables);
@@ -591,6 +613,31 @@ fn check_call(frame: &Located, objects: &Objects) -> Result<(), StopReason> {
         (None, Source::UncheckedFramePointer) => Err(StopReason::CodeUnreadable),
         (None, Source::Exact | Source::FramePointer) => Ok(()),
     }
+}
+
+/// Has the kernel side walk by the table that it watched over. If something happened to the process
+/// meanwhile, it gets another.
+fn use_table(
+    pid: Pid,
+    process: &mut Process,
+    tables: &mut Tables,
+    snapshots: &mut HashMap<u32, Snapshot>,
+) {
+    process.armed_ns = None;
+    let Some(generation) = tables.use_armed(pid) else {
+        process.wants_table = true;
+        return;
+    };
+    in_use(process, generation, snapshots);
+}
+
+fn in_use(process: &mut Process, generation: u32, snapshots: &mut HashMap<u32, Snapshot>) {
+    process.generation = Some(generation);
+    let snapshot = Snapshot {
+        space: process.space.clone(),
+        stale_from_ns: None,
+    };
+    snapshots.insert(generation, snapshot);
 }
 
 /// The process gets another table, or none: frames translated with the old one from `time_ns` on

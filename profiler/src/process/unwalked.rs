@@ -51,7 +51,7 @@ impl Processes {
             return CodeSpace::unknown(sample.pid);
         };
         // The kernel side would not have asked if it had a table that is right.
-        process.wants_table |= process.ended_ns.is_none();
+        process.wants_table |= process.ended_ns.is_none() && process.armed_ns.is_none();
         CodeSpace {
             pid: sample.pid,
             space: process.space.clone(),

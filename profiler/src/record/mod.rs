@@ -27,7 +27,7 @@ pub use account::{Account, Cost};
 pub use collect::LabelSettings;
 
 use crate::{
-    bpf::{BpfError, Flavour, Stacks},
+    bpf::{self, BpfError, Flavour, Stacks},
     error::Explain,
     profile::{LabelKey, Profile},
     symbolize::Inlines,
@@ -37,7 +37,6 @@ use crate::{
     },
 };
 use session::Session;
-use usage::monotonic_ns;
 
 /// What to record.
 #[derive(Clone, Debug)]
@@ -221,7 +220,7 @@ pub struct Ready {
 /// # Errors
 /// When a target is not there, or the command cannot be started.
 pub fn prepare(request: Request) -> Result<Ready, RecordError> {
-    let started_ns = monotonic_ns();
+    let started_ns = bpf::now_ns();
     let (targets, prepared) = match &request.command {
         Some(command) => {
             let prepared = Command::prepare(&command.argv, command.stdout)?;

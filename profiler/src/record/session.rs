@@ -15,15 +15,15 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use super::{
     Cost, End, LabelSettings, Outcome, Progress, Ready, RecordError, Request, Stop, Watch,
     collect::{Collector, Finished, Known},
-    timeline::{Moment, Timeline},
-    usage::{self, Usage, monotonic_ns},
+    timeline::{MARGIN_NS, Moment, Timeline},
+    usage::{self, Usage},
     waiting::{Held, Waiting},
     watched::Watched,
 };
 use crate::{
-    bpf::{Counts, Sample, Sampler, Settings, Stacks},
+    bpf::{Counts, Sample, Sampler, Settings, Stacks, now_ns},
     object::Objects,
-    process::{Change, ProcessEvent, Processes, Scope, Tabled, UserPlace, UserStack},
+    process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
     profile::{LabelKey, Mapping, MappingKind, Profile, StringId},
     residency::Residency,
     symbolize::KernelNames,
@@ -48,6 +48,8 @@ const SLOW_POLL: Duration = Duration::from_secs(1);
 /// How long the clocks wait for the tables of the targets. What is not made by then comes later, and
 /// samples are walked on the user side until it does.
 const TABLE_PATIENCE: Duration = Duration::from_millis(500);
+/// Surely longer than two readings of a clock that differ.
+const CLOCK_GRAIN: Duration = Duration::from_millis(1);
 /// How long the end waits for tables that samples still want.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -152,7 +154,7 @@ impl Session {
             Stacks::LeftOut => Vec::new(),
         };
         for pid in wanted {
-            match self.processes.scan(pid, monotonic_ns(), &mut self.objects) {
+            match self.processes.scan(pid, now_ns(), &mut self.objects) {
                 Ok(()) => {}
                 Err(source) if source.kind() == io::ErrorKind::PermissionDenied => {
                     return Err(RecordError::Maps { pid, source });
@@ -181,19 +183,17 @@ impl Session {
     /// Gives the kernel side the tables of the targets, as far as they are made in time.
     fn make_tables(&mut self) {
         let tables = self.sampler.tables();
-        self.residency.collect(monotonic_ns(), tables);
+        self.residency.collect(now_ns(), tables);
         for pid in &self.targets.pids {
             for object in self.processes.objects_of(*pid) {
                 self.residency.request(object, tables, &self.objects);
             }
         }
         self.residency.wait(TABLE_PATIENCE, tables);
-        self.processes.publish(
-            monotonic_ns(),
-            tables,
-            &mut self.residency,
-            &mut self.objects,
-        );
+        // Mapping tables are armed first; when what happened before that is known they are in use.
+        self.pump();
+        std::thread::sleep(Duration::from_nanos(MARGIN_NS) + CLOCK_GRAIN);
+        self.pump();
     }
 
     /// Children that were born between the search for targets and the attaching of the follower.
@@ -277,9 +277,8 @@ impl Session {
 
     /// Takes what the rings hold and is whole. True when there may be more samples.
     fn pump(&mut self) -> bool {
-        self.residency
-            .collect(monotonic_ns(), self.sampler.tables());
-        let read_ns = monotonic_ns();
+        self.residency.collect(now_ns(), self.sampler.tables());
+        let read_ns = now_ns();
         let has_more = self.sampler.drain(&mut self.timeline.samples);
         let is_unwalked = |sample: &Sample| sample.unwalked.is_some();
         self.had_unwalked = self.timeline.samples.iter().any(is_unwalked);
@@ -296,7 +295,7 @@ impl Session {
     /// Makes stacks of samples, with what their processes were at the time.
     fn process(&mut self, whole_ns: Option<u64>) {
         let batch = self.timeline.take(whole_ns);
-        let now_ns = monotonic_ns();
+        let now_ns = now_ns();
         // Also what waits: it has changed `/proc` already.
         self.processes
             .begin_batch(&batch.events, &self.timeline.events);
@@ -308,8 +307,12 @@ impl Session {
         }
         self.residency.collect(now_ns, self.sampler.tables());
         self.walk_waiting();
-        let gone = self.processes.publish(
+        let times = PublishTimes {
             now_ns,
+            seen_ns: batch.until_ns,
+        };
+        let gone = self.processes.publish(
+            times,
             self.sampler.tables(),
             &mut self.residency,
             &mut self.objects,

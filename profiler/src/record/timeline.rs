@@ -7,7 +7,7 @@
 use crate::{bpf::Sample, process::ProcessEvent};
 
 /// How long a record may take from its time stamp to its ring.
-const MARGIN_NS: u64 = 5_000_000;
+pub(super) const MARGIN_NS: u64 = 5_000_000;
 
 /// What was read and not yet taken.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub(super) struct Timeline {
 pub(super) struct Batch {
     pub(super) samples: Vec<Sample>,
     pub(super) events: Vec<ProcessEvent>,
+    /// Everything before this time is in this batch or an earlier one.
+    pub(super) until_ns: u64,
 }
 
 /// One thing that happened.
@@ -41,6 +43,7 @@ impl Timeline {
             return Batch {
                 samples: std::mem::take(&mut self.samples),
                 events: std::mem::take(&mut self.events),
+                until_ns: u64::MAX,
             };
         };
         let later = self
@@ -54,6 +57,7 @@ impl Timeline {
         Batch {
             samples: std::mem::replace(&mut self.samples, waiting_samples),
             events: std::mem::replace(&mut self.events, waiting_events),
+            until_ns: limit_ns,
         }
     }
 

@@ -21,11 +21,6 @@ impl Usage {
     }
 }
 
-/// Now, in nanoseconds of the clock that samples and events are stamped with.
-pub(super) fn monotonic_ns() -> u64 {
-    u64::try_from(duration(ClockId::Monotonic).as_nanos()).unwrap_or(u64::MAX)
-}
-
 fn duration(clock: ClockId) -> Duration {
     Duration::try_from(clock_gettime(clock)).unwrap_or_default()
 }

@@ -31,6 +31,8 @@ pub(super) enum Packing {
 
 /// Bytes of an `Elf64_Chdr`: type, reserved, size, alignment.
 const ELF_HEADER_BYTES: usize = 24;
+/// Most bytes that a byte of a compressed section stands for. Call frame information has 3 to 6.
+const MOST_RATIO: u64 = 64;
 /// Bytes before the stream of a `.zdebug_` section.
 const GNU_HEADER_BYTES: usize = 12;
 /// The dictionary that the xz decoder begins with, in bytes.
@@ -97,6 +99,10 @@ fn of_size(
 ) -> Result<Vec<u8>, CompileError> {
     if uncompressed_size > MOST_FRAME_BYTES {
         return Err(CompileError::TooLong(uncompressed_size));
+    }
+    // The decoders make room for all that is claimed.
+    if uncompressed_size > data.len() as u64 * MOST_RATIO {
+        return Err(CompileError::Compressed);
     }
     let compressed = CompressedData {
         format,

@@ -113,8 +113,7 @@ fn frames_of_any_size_and_form_are_passed() {
                 &["coroutine_two", "two_leaf"],
             ],
         )
-        .argument("coroutines")
-        .cut_before_marker(),
+        .argument("coroutines"),
     ]);
 }
 

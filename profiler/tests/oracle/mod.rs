@@ -97,8 +97,7 @@ pub(crate) fn compare(path: &Path, table: &Table, extent: Extent) -> Result<Comp
         differences: Vec::new(),
     };
     // Where one section fills the gaps of the other, neither alone tells what is right.
-    let is_merged =
-        table.format() == FrameFormat::EhFrame && table.coverage().debug_functions > 0;
+    let is_merged = table.format() == FrameFormat::EhFrame && table.coverage().debug_functions > 0;
     let section = object.section_by_name(table.format().name());
     if let Some(section) = section.filter(|_| !is_merged) {
         let (bytes, address) = (section.data()?, section.address());
