@@ -9,6 +9,7 @@
 
 mod elf;
 mod open;
+mod sections;
 
 use std::{
     cell::RefCell,
@@ -20,6 +21,7 @@ use std::{
 
 pub use elf::Segment;
 use profiler_common::code::{CALL_BYTES, SIGNAL_RETURN, follows_call};
+pub use sections::CodeSections;
 
 use crate::{
     process::{FileNumber, MapRow},

@@ -7,7 +7,7 @@
 mod demangle;
 mod kernel;
 
-use std::{collections::BTreeMap, path::Path};
+use std::{cell::LazyCell, collections::BTreeMap, path::Path};
 
 use blazesym::symbolize::{
     CodeInfo, Input, Sym, Symbolized, Symbolizer,
@@ -17,7 +17,7 @@ use blazesym::symbolize::{
 pub use kernel::KernelNames;
 
 use crate::{
-    object::{ElfAddr, Object, ObjectId, Objects},
+    object::{CodeSections, ElfAddr, Object, ObjectId, Objects},
     profile::{FrameKind, Function, Line, LocationId, Profile, StringId},
 };
 
@@ -107,17 +107,41 @@ fn symbolize_object(
         }),
         Inlines::Skip => Vec::new(),
     };
-    for (i, (id, _)) in addresses.iter().enumerate() {
-        let by_table = symbols.get(i).and_then(Symbolized::as_sym);
-        let by_debug = debug.get(i).and_then(Symbolized::as_sym);
+    let file = object.unchanged_file();
+    let sections = LazyCell::new(|| file.map(CodeSections::read).unwrap_or_default());
+    let mut unnamed = Vec::new();
+    for (i, (id, address)) in addresses.iter().enumerate() {
+        let is_own = |symbol: &&Sym<'_>| is_of(symbol, *address, &sections);
+        let by_table = symbols.get(i).and_then(Symbolized::as_sym).filter(is_own);
+        let by_debug = debug.get(i).and_then(Symbolized::as_sym).filter(is_own);
         let found = match (by_debug, by_table) {
             (Some(debug), table) => lines_of(profile, debug, table),
             (None, Some(table)) => lines_of(profile, table, None),
-            (None, None) => continue,
+            (None, None) => {
+                unnamed.push((*id, *address));
+                continue;
+            }
         };
         profile.set_lines(*id, found);
         named[id.index()] = true;
     }
+    if let Some(file) = file.filter(|_| !unnamed.is_empty()) {
+        let wanted: Vec<u64> = unnamed.iter().map(|(_, address)| *address).collect();
+        let names = sections.linkage_names(file, &wanted);
+        for (id, address) in unnamed {
+            if let Some(name) = names.get(&address) {
+                let line = line(profile, name, None);
+                profile.set_lines(id, vec![line]);
+                named[id.index()] = true;
+            }
+        }
+    }
+}
+
+/// Whether a symbol is that of an address, and not of what lies before it. One that does not tell
+/// its size ends at the next one, and at the end of its section.
+fn is_of(symbol: &Sym<'_>, address: u64, sections: &CodeSections) -> bool {
+    symbol.size.is_some() || symbol.addr == address || sections.are_together(symbol.addr, address)
 }
 
 fn symbolizer(inlines: Inlines) -> Symbolizer {
