@@ -16,9 +16,14 @@ pub const LEAF_BYTES: usize = 16;
 #[inline(always)]
 #[must_use]
 pub fn follows_call(before: &[u8; CALL_BYTES]) -> bool {
-    if before[3] == 0xe8 {
-        return true;
-    }
+    before[3] == 0xe8 || follows_indirect_call(before)
+}
+
+/// Whether an instruction that ends at a return address may be a call by a pointer, given the bytes
+/// before it.
+#[inline(always)]
+#[must_use]
+pub fn follows_indirect_call(before: &[u8; CALL_BYTES]) -> bool {
     let mut length = 2;
     while length <= 7 {
         let at = CALL_BYTES - length;

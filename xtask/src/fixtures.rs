@@ -138,6 +138,12 @@ const BARE: &[Bare] = &[
         Compiler::MuslC,
         &["-static"],
     ),
+    Bare::new(
+        "shares-musl-stripped",
+        "shares.c",
+        Compiler::MuslC,
+        &["-static", "-s"],
+    ),
     Bare::c("deep", "deep.c", &[]),
     Bare::c("threads", "threads.c", &[]),
     Bare::c("threads-static", "threads.c", &["-static"]),

@@ -54,8 +54,9 @@ impl UnwindContextStorage<usize> for Storage {
     type Stack = Box<[UnwindTableRow<usize, Self>; 8]>;
 }
 
-/// Compiles a table. `read_code` reads the code of small functions.
-pub(super) fn compile(sections: &Sections, read_code: &ReadCode<'_>) -> Table {
+/// Compiles a table. `read_code` reads the code of small functions; a frame that is looked up at one
+/// of `ends` is the outermost one, unless the sections say something of it.
+pub(super) fn compile(sections: &Sections, read_code: &ReadCode<'_>, ends: &[u64]) -> Table {
     let mut compiler = Compiler::new(sections);
     let data = &sections.frames[..];
     match sections.format {
@@ -70,6 +71,7 @@ pub(super) fn compile(sections: &Sections, read_code: &ReadCode<'_>) -> Table {
         }
         FrameFormat::DebugFrame => compiler.debug_frames(data, read_code),
     }
+    compiler.ends(ends);
     compiler.finish()
 }
 
@@ -366,6 +368,30 @@ impl<'s> Compiler<'s> {
         } else {
             overlaid(&self.joined, &joined.0)
         };
+    }
+
+    /// Adds the rule of outermost frames for single bytes of code, sorted, that have no rule.
+    fn ends(&mut self, ends: &[u64]) {
+        let offsets: Vec<u32> = ends
+            .iter()
+            .filter(|end| !self.is_ruled(**end, **end + 1))
+            .filter_map(|end| end.checked_sub(self.base))
+            .filter(|offset| *offset < MOST_SPAN)
+            .map(|offset| offset as u32)
+            .collect();
+        // A rule that no row has is not kept.
+        if offsets.is_empty() {
+            return;
+        }
+        let Ok(rule) = self.number(Rule::End) else {
+            return;
+        };
+        let mut rows = Joined(Vec::new());
+        for offset in offsets {
+            rows.push(offset, rule);
+            rows.push(offset + 1, NO_INFORMATION);
+        }
+        self.joined = overlaid(&self.joined, &rows.0);
     }
 
     fn finish(mut self) -> Table {

@@ -18,7 +18,9 @@ const PROGRAMS: u64 = 2;
 const SHF_ALLOC_EXEC: u64 = 6;
 const SHF_COMPRESSED: u64 = 1 << 11;
 const PROGBITS: u32 = 1;
+const SYMBOLS: u32 = 2;
 const STRINGS: u32 = 3;
+const DYNAMIC_SYMBOLS: u32 = 11;
 const NOBITS: u32 = 8;
 
 const BUILD_ID: [u8; 20] = [0xab; 20];
@@ -86,7 +88,11 @@ impl Elf {
         let first = HEADER_BYTES + PROGRAMS * PROGRAM_BYTES;
         let mut headers = Vec::new();
         let mut code_offset = first;
-        for ((name, kind, flags, bytes), at) in self.sections.iter().zip(name_offsets) {
+        let sections = self.sections.iter().zip(name_offsets);
+        for (number, ((name, kind, flags, bytes), at)) in (0..).zip(sections) {
+            let has_names = [SYMBOLS, DYNAMIC_SYMBOLS].contains(kind);
+            // The names of symbols come next.
+            let link = if has_names { number + 1 } else { 0u64 };
             let offset = first + body.len() as u64;
             let is_code = *name == ".text";
             if is_code {
@@ -101,7 +107,7 @@ impl Elf {
             let address = if is_code { CODE } else { 0 };
             headers.extend(at.to_le_bytes());
             headers.extend(kind.to_le_bytes());
-            headers.extend(words(&[*flags, address, offset, size, 0, 1, 0]));
+            headers.extend(words(&[*flags, address, offset, size, link, 1, 0]));
         }
         let table = first + body.len() as u64;
         // ELF, 64 bits, little-endian; a program for x86-64.
@@ -415,4 +421,182 @@ fn the_vdso_describes_all_of_its_functions() {
             .iter()
             .all(|cause| coverage.inexpressible(*cause).rows == 0)
     );
+}
+
+/// Where the function that never returns is, in bytes into the code.
+const NEVER_RETURNS: u64 = 0xf0;
+
+/// A call by pointer, a move of what it returned, and a call of what never returns; before it a
+/// number of bytes that do nothing.
+fn ending(padding: usize, by_pointer: &[u8], moves: &[u8]) -> Vec<u8> {
+    let mut code = vec![0x90; padding];
+    code.extend(by_pointer);
+    code.extend(moves);
+    code.push(0xe8);
+    let after = code.len() as u32 + 4;
+    code.extend((NEVER_RETURNS as u32).wrapping_sub(after).to_le_bytes());
+    code.resize(CODE_BYTES as usize, 0x90);
+    code
+}
+
+const BY_RBX: [u8; 2] = [0xff, 0xd3];
+const INT_ON: [u8; 2] = [0x89, 0xc7];
+
+/// Functions, by where they are in the code; `None` is one that is elsewhere.
+type Functions<'a> = &'a [(&'a str, Option<(u64, u64)>)];
+
+/// Global functions.
+fn symbols(functions: Functions<'_>) -> [Vec<u8>; 2] {
+    let (mut symbols, mut names) = (vec![0; 24], vec![0]);
+    for (name, place) in functions {
+        symbols.extend((names.len() as u32).to_le_bytes());
+        let section = u16::from(place.is_some());
+        symbols.extend([0x12, 0]);
+        symbols.extend(section.to_le_bytes());
+        let (start, bytes) = place.map_or((0, 0), |(start, bytes)| (CODE + start, bytes));
+        symbols.extend(words(&[start, bytes]));
+        names.extend(name.as_bytes());
+        names.push(0);
+    }
+    [symbols, names]
+}
+
+impl Elf {
+    fn with_code(mut self, code: Vec<u8>) -> Self {
+        self.sections[0].3 = code;
+        self
+    }
+
+    fn with_symbols(mut self, kind: u32, functions: Functions<'_>) -> Self {
+        let [symbols, names] = symbols(functions);
+        self.sections.push((".symbols", kind, 0, symbols));
+        self.sections.push((".names", STRINGS, 0, names));
+        self
+    }
+
+    /// A C library that exports these.
+    fn library(code: Vec<u8>) -> Self {
+        Self::program().with_code(code).with_symbols(
+            DYNAMIC_SYMBOLS,
+            &[
+                ("exit", Some((NEVER_RETURNS, 8))),
+                ("__libc_start_main", Some((0x80, 8))),
+            ],
+        )
+    }
+}
+
+/// Where the outermost frames of a file are, in bytes into the code.
+#[track_caller]
+fn check_ends(elf: &Elf, expected: &[u64]) {
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&image_bytes(elf)).unwrap();
+    let found: Vec<u64> = match Table::of_file(&file) {
+        Ok(table) => table
+            .ranges()
+            .filter(|(.., rule)| *rule == Rule::End)
+            .map(|(start, end, _)| {
+                assert_eq!(end - start, 1);
+                start - CODE
+            })
+            .collect(),
+        Err(error) => {
+            assert!(matches!(error, CompileError::NoFrames), "{error}");
+            Vec::new()
+        }
+    };
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn the_call_of_main_in_a_c_library_is_where_stacks_begin() {
+    let calls: [&[u8]; 5] = [
+        &BY_RBX,
+        &[0x41, 0xff, 0xd7],
+        &[0xff, 0x13],
+        &[0xff, 0x54, 0x24, 0x08],
+        &[0xff, 0x15, 1, 2, 3, 0],
+    ];
+    let moves: [&[u8]; 4] = [
+        &INT_ON,
+        &[0x48, 0x89, 0xc7],
+        &[0x48, 0x63, 0xf8],
+        &[0x48, 0x8b, 0xf8],
+    ];
+    for (call, moves) in calls
+        .iter()
+        .flat_map(|call| moves.iter().map(move |moves| (call, moves)))
+    {
+        let end = (16 + call.len() - 1) as u64;
+        check_ends(&Elf::library(ending(16, call, moves)), &[end]);
+    }
+}
+
+#[test]
+fn other_calls_are_not_where_stacks_begin() {
+    let library = |by_pointer: &[u8], moves: &[u8]| Elf::library(ending(16, by_pointer, moves));
+    // A direct call before the move, another move, and no move at all.
+    check_ends(&library(&[0xe8, 1, 0, 0, 0], &INT_ON), &[]);
+    check_ends(&library(&BY_RBX, &[0x89, 0xef]), &[]);
+    check_ends(&library(&BY_RBX, &[]), &[]);
+    // At the very start of the code nothing is before it that could be looked at.
+    check_ends(&Elf::library(ending(0, &[], &INT_ON)), &[]);
+    // What is called is not what never returns.
+    let mut elsewhere = ending(16, &BY_RBX, &INT_ON);
+    elsewhere[21] ^= 4;
+    check_ends(&Elf::library(elsewhere), &[]);
+}
+
+#[test]
+fn programs_may_exit_with_what_a_pointer_returned_wherever_they_like() {
+    let code = || ending(16, &BY_RBX, &INT_ON);
+    let exit = ("exit", Some((NEVER_RETURNS, 8)));
+    let with = |kind, functions: Functions<'_>| {
+        let program = Elf::program().with_code(code());
+        program.with_symbols(kind, functions)
+    };
+    // It is no C library: it exports one name alone, or imports the other.
+    check_ends(&with(DYNAMIC_SYMBOLS, &[exit]), &[]);
+    let imported = [exit, ("__libc_start_main", None)];
+    check_ends(&with(DYNAMIC_SYMBOLS, &imported), &[]);
+    // A static one begins in functions of certain names alone.
+    let within = |name, bytes| with(SYMBOLS, &[exit, (name, Some((0, bytes)))]);
+    check_ends(&within("libc_start_main_stage2", 0x40), &[17]);
+    check_ends(&within("start", 0x40), &[17]);
+    check_ends(&within("start", 0x10), &[]);
+    check_ends(&within("run", 0x40), &[]);
+    // Without symbols nothing is known.
+    check_ends(&Elf::program().with_code(code()), &[]);
+}
+
+#[test]
+fn what_is_described_is_not_looked_for_in_the_code() {
+    let described = |bytes| {
+        Elf::library(ending(16, &BY_RBX, &INT_ON)).with(".debug_frame", 0, debug_frame(bytes, 24))
+    };
+    check_ends(&described(0x80), &[]);
+    // Beside it, both count.
+    let beside = described(0x10);
+    check_ends(&beside, &[17]);
+    let table = Table::of_file(&beside.file()).unwrap();
+    assert_eq!(table.ranges().next(), Some((CODE, CODE + 0x10, rule(24))));
+    let lookup = Lookup::new(&table);
+    for (address, expected) in [
+        (CODE + 15, rule(24)),
+        (CODE + 16, Rule::NoInformation),
+        (CODE + 17, Rule::End),
+        (CODE + 18, Rule::NoInformation),
+    ] {
+        assert_eq!(lookup.rule(address), expected, "{address:#x}");
+    }
+}
+
+#[test]
+fn tables_of_symbols_that_are_broken_have_no_names() {
+    for (at, value) in [(24, u32::MAX), (32, u32::MAX), (28, 0), (40, u32::MAX)] {
+        let mut library = Elf::library(ending(16, &BY_RBX, &INT_ON));
+        let symbols = &mut library.sections[1].3;
+        symbols[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        check_ends(&library, if at == 40 { &[17] } else { &[] });
+    }
 }

@@ -10,6 +10,7 @@
 
 mod compile;
 mod debug_file;
+mod ends;
 mod layout;
 mod rule;
 mod section;
@@ -101,7 +102,7 @@ impl Table {
     /// # Errors
     /// When the file is no x86-64 ELF file, describes nothing, or cannot be read.
     pub fn of_file(file: &File) -> Result<Self, CompileError> {
-        Ok(Self::with_code(&Sections::of_file(file)?, file))
+        Self::with_code(Sections::of_file(file), file)
     }
 
     /// Compiles the table of an object. If its file describes nothing, what was split off it may:
@@ -111,23 +112,40 @@ impl Table {
     /// # Errors
     /// When the file is no x86-64 ELF file, nothing describes it, or it cannot be read.
     pub fn of_object(file: &File, path: Option<&Path>) -> Result<Self, CompileError> {
-        Ok(Self::with_code(&Sections::of_object(file, path)?, file))
+        Self::with_code(Sections::of_object(file, path), file)
     }
 
-    fn with_code(sections: &Sections, file: &File) -> Self {
-        compile::compile(sections, &|offset| {
+    /// The table of sections and of what the code itself tells, which may be all there is.
+    fn with_code(
+        sections: Result<Sections, CompileError>,
+        file: &File,
+    ) -> Result<Self, CompileError> {
+        let (sections, undescribed) = match sections {
+            Err(CompileError::NoFrames) => (
+                Sections::without_frames(file)?,
+                Some(CompileError::NoFrames),
+            ),
+            sections => (sections?, None),
+        };
+        let ends = ends::find(file, &sections.code);
+        match undescribed {
+            Some(error) if ends.is_empty() => return Err(error),
+            _ => {}
+        }
+        let read_code = |offset| {
             use std::os::unix::fs::FileExt;
             let mut code = [0; compile::TRAMPOLINE.len()];
             file.read_exact_at(&mut code, offset).ok()?;
             Some(code)
-        })
+        };
+        Ok(compile::compile(&sections, &read_code, &ends))
     }
 
     /// Compiles a table from sections, without the code that they describe: signal frames are
     /// known by their mark alone.
     #[must_use]
     pub fn of_sections(sections: &Sections) -> Self {
-        compile::compile(sections, &|_| None)
+        compile::compile(sections, &|_| None, &[])
     }
 
     /// The form that the object describes itself in, the first of them if it has both.

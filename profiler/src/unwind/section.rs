@@ -115,6 +115,12 @@ impl Sections {
         }
     }
 
+    /// The code of an object, of which nothing is described.
+    pub(super) fn without_frames(file: &File) -> Result<Self, CompileError> {
+        let head = Head::read(file)?;
+        Ok(Self::new(&head, FrameFormat::EhFrame, Vec::new()))
+    }
+
     fn of_head(head: &Head, file: &File) -> Result<Self, CompileError> {
         if head.code.is_empty() {
             return Err(CompileError::NoCode);
@@ -283,7 +289,7 @@ impl NamedSections {
     }
 }
 
-fn place_of(section: &SectionHeader64<Little>, packing: Packing) -> Option<Place> {
+pub(super) fn place_of(section: &SectionHeader64<Little>, packing: Packing) -> Option<Place> {
     let bytes = section.sh_size(Little);
     (bytes > 0).then(|| Place {
         address: section.sh_addr(Little),

@@ -273,9 +273,8 @@ fn a_signal_frame_is_known_by_its_mark_and_by_its_code() {
         .function(0x30, 9, &[])
         .shared(b"zS", &[DEF_CFA, 7, 8, 0x90, 1])
         .function(0, 0x10, &[]);
-    let table = compile::compile(&frames.sections(), &|offset| {
-        (offset == 0x1020).then_some(compile::TRAMPOLINE)
-    });
+    let read_code = |offset| (offset == 0x1020).then_some(compile::TRAMPOLINE);
+    let table = compile::compile(&frames.sections(), &read_code, &[]);
     check(
         &table,
         &[

@@ -18,6 +18,9 @@ const START_MAIN: &str = "~__libc_start_main_impl|__libc_start_main|[libc.so.6]"
 /// Where threads begin.
 const THREAD_ROOTS: &str = "clone3|__GI___clone3|__clone3|clone|__clone|[libc.so.6]";
 
+/// musl's libc, whose inner functions have no names.
+const MUSL: &str = "[libc.so]|[ld-musl-x86_64.so.1]";
+
 const SHARES: [&[&str]; 3] = [
     &["main", "run", "alpha"],
     &["main", "run", "beta", "gamma"],
@@ -76,12 +79,32 @@ fn a_description_that_is_for_debuggers_alone_will_do() {
 }
 
 #[test]
-fn a_c_library_without_description_cuts_what_is_before_main_alone() {
+fn a_c_library_without_description_is_known_by_what_calls_main_and_threads() {
     check(&[
-        Known::new("bare/shares-musl", &SHARES).cut_before_marker(),
-        Known::new("bare/shares-musl-static", &SHARES).cut_before_marker(),
-        Known::new("bare/threads-musl", &THREADS).cut_before_marker(),
+        Known::new("bare/shares-musl", &SHARES).rooted_in(MUSL),
+        Known::new("bare/shares-musl-static", &SHARES).rooted_in("libc_start_main_stage2"),
+        Known::new("bare/threads-musl", &THREADS).rooted_in(MUSL),
     ]);
+}
+
+#[test]
+fn a_static_program_whose_c_library_has_neither_description_nor_symbols_is_cut_before_main() {
+    // Nothing tells the C library's code from the program's own, which may do as that does.
+    let _turn = turn();
+    for walker in WALKERS {
+        let Recorded {
+            receipt, folded, ..
+        } = record_with("bare/shares-musl-stripped", "", walker);
+        assert!(receipt.kept >= 200, "{receipt:?}");
+        // The frames are main's caller, main, run, and what that calls.
+        let is_cut = |stack: &Stack| {
+            let frames = without_cut(stack);
+            stack.user()[0] == "[cut: no unwind row]"
+                && (4..=6).contains(&frames.len())
+                && frames.iter().all(|frame| frame == "[shares-musl-stripped]")
+        };
+        folded.check_percent(walker, 99.0, 1.0, is_cut);
+    }
 }
 
 #[test]

@@ -278,4 +278,4 @@ fn kept_walks_have_the_frames_that_gdb_has() {
 const ONE_MORE: [&str; 1] = ["coroutine"];
 
 /// Kept walks that end before gdb's last frame, or do not know that it is the last.
-const KNOWN_CUT: [&str; 2] = ["lazy_binding", "musl_main"];
+const KNOWN_CUT: [&str; 1] = ["lazy_binding"];

@@ -85,23 +85,14 @@ fn a_program_without_section_headers() {
     running(case, "shares-headerless", "");
 }
 
-/// musl describes nothing of itself.
-const MUSL: Case = Case {
-    gdb: Gdb::Cut(
-        StopReason::NoUnwindRow,
-        "FIXME: what calls main, or a thread's first function, is not known to be the last frame",
-    ),
-    ..SHARES
-};
-
 #[test]
 fn programs_of_musl() {
     let case = Case {
         keep: Some((7, "musl_main")),
-        ..MUSL
+        ..SHARES
     };
     started(case, "shares-musl", "", INTO_ALPHA);
-    started(MUSL, "shares-musl-static", "", INTO_ALPHA);
+    started(SHARES, "shares-musl-static", "", INTO_ALPHA);
 }
 
 #[test]
