@@ -23,23 +23,17 @@ pub(crate) struct Known {
     arguments: Vec<&'static str>,
     /// Root first, from the bottom marker on.
     chains: Vec<Vec<&'static str>>,
+    /// Chains that may be there as well.
+    rare: Vec<Vec<&'static str>>,
     /// The first frames of complete stacks.
     roots: &'static str,
     options: &'static [&'static str],
-    complete: Complete,
+    /// Percent of stacks that are complete, at least.
+    complete: f64,
     /// Percent of samples that reach the bottom marker, at least.
     reaching: f64,
     /// Percent of samples in which a whole chain is found, at least.
     whole: f64,
-}
-
-/// How many stacks must be complete.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Complete {
-    /// At least this percentage.
-    Percent(f64),
-    /// Any number: what lies before the bottom marker cannot be unwound.
-    FromMarker,
 }
 
 /// What a stack is, by what is known.
@@ -62,9 +56,10 @@ impl Known {
             program,
             arguments: vec!["inf"],
             chains: chains.iter().map(|chain| chain.to_vec()).collect(),
+            rare: Vec::new(),
             roots: "_start",
             options: &[],
-            complete: Complete::Percent(99.9),
+            complete: 99.9,
             reaching: 99.9,
             whole: 95.0,
         }
@@ -72,6 +67,12 @@ impl Known {
 
     pub(crate) fn argument(mut self, argument: &'static str) -> Self {
         self.arguments.push(argument);
+        self
+    }
+
+    /// It may be in this chain too, and need not.
+    pub(crate) fn rarely(mut self, chain: &[&'static str]) -> Self {
+        self.rare.push(chain.to_vec());
         self
     }
 
@@ -93,17 +94,11 @@ impl Known {
         self
     }
 
-    /// Its stacks may be cut before the bottom marker, never behind it.
-    pub(crate) fn cut_before_marker(mut self) -> Self {
-        self.complete = Complete::FromMarker;
-        self
-    }
-
     /// Its work is done by processes that begin and end all the time: the time of their loading is
     /// no chain's.
     pub(crate) fn of_processes(mut self, complete_percent: f64) -> Self {
         self.options = &["--follow"];
-        self.complete = Complete::Percent(complete_percent);
+        self.complete = complete_percent;
         self.reaching = 70.0;
         self.whole = 60.0;
         self
@@ -148,10 +143,8 @@ impl Known {
         };
         let kept = receipt.kept;
         require(kept >= LEAST_SAMPLES, format!("{kept} samples"));
-        if let Complete::Percent(least) = self.complete {
-            let enough = receipt.cut <= allowed(kept, least);
-            require(enough, format!("{} of {kept} are cut", receipt.cut));
-        }
+        let enough = receipt.cut <= allowed(kept, self.complete);
+        require(enough, format!("{} of {kept} are cut", receipt.cut));
         let count = |verdict| folded.count(|stack| self.verdict(stack) == verdict);
         let (whole, part) = (count(Verdict::Whole), count(Verdict::Part));
         let share = percent(whole, kept);
@@ -189,10 +182,8 @@ impl Known {
         let flaw = format!("{wrong_samples} have callers that make no call: {wrong:?}");
         require(wrong_samples <= allowed(kept, 99.9), flaw);
         // With two frames there is nothing between the innermost and the outermost.
-        let least = match self.complete {
-            Complete::Percent(_) => reaching / 2,
-            Complete::FromMarker => 0,
-        };
+        let has_callers = self.chains.iter().all(|chain| chain.len() > 2);
+        let least = if has_callers { reaching / 2 } else { 0 };
         require(right >= least, format!("{right} calls checked"));
         flaws
     }
@@ -221,7 +212,8 @@ impl Known {
         };
         // One chain may be the start of another.
         let best = |chain: &Vec<&str>| (agreeing(chain), agreeing(chain) == chain.len());
-        let Some((frames, is_whole)) = self.chains.iter().map(best).max() else {
+        let chains = self.chains.iter().chain(&self.rare);
+        let Some((frames, is_whole)) = chains.map(best).max() else {
             return Verdict::False;
         };
         if tail[frames..].iter().any(owned) {
