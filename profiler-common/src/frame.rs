@@ -62,6 +62,52 @@ pub enum Source {
     UncheckedFramePointer,
 }
 
+impl Place {
+    /// The place as a part of a frame's word.
+    #[inline(always)]
+    #[must_use]
+    pub const fn encode(self) -> PlaceWord {
+        PlaceWord(match self {
+            Self::Object {
+                object,
+                elf_address,
+            } => {
+                (KIND_OBJECT << KIND_SHIFT)
+                    | (((object & MAX_OBJECT_ID) as u64) << ELF_BITS)
+                    | (elf_address & ((1 << ELF_BITS) - 1))
+            }
+            Self::Address(address) => {
+                (KIND_ADDRESS << KIND_SHIFT) | (address & ((1 << ADDRESS_BITS) - 1))
+            }
+        })
+    }
+}
+
+/// A [`Place`] as a part of a frame's word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlaceWord(u64);
+
+impl PlaceWord {
+    /// The word of the frame.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, position: Position, source: Source) -> u64 {
+        let returns = match position {
+            Position::Exact => 0,
+            Position::ReturnAddress => RETURN_ADDRESS,
+        };
+        let found = match source {
+            Source::Exact => 0,
+            Source::FramePointer | Source::UncheckedFramePointer => BY_FRAME_POINTER,
+        };
+        let unchecked = match source {
+            Source::Exact | Source::FramePointer => 0,
+            Source::UncheckedFramePointer => UNCHECKED << KIND_SHIFT,
+        };
+        (self.0 + unchecked) | returns | found
+    }
+}
+
 /// One user frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
@@ -79,32 +125,7 @@ impl Frame {
     #[inline(always)]
     #[must_use]
     pub const fn encode(self) -> u64 {
-        let place = match self.place {
-            Place::Object {
-                object,
-                elf_address,
-            } => {
-                (KIND_OBJECT << KIND_SHIFT)
-                    | (((object & MAX_OBJECT_ID) as u64) << ELF_BITS)
-                    | (elf_address & ((1 << ELF_BITS) - 1))
-            }
-            Place::Address(address) => {
-                (KIND_ADDRESS << KIND_SHIFT) | (address & ((1 << ADDRESS_BITS) - 1))
-            }
-        };
-        let position = match self.position {
-            Position::Exact => 0,
-            Position::ReturnAddress => RETURN_ADDRESS,
-        };
-        let source = match self.source {
-            Source::Exact => 0,
-            Source::FramePointer | Source::UncheckedFramePointer => BY_FRAME_POINTER,
-        };
-        let unchecked = match self.source {
-            Source::Exact | Source::FramePointer => 0,
-            Source::UncheckedFramePointer => UNCHECKED << KIND_SHIFT,
-        };
-        (place + unchecked) | position | source
+        self.place.encode().with(self.position, self.source)
     }
 
     /// Reads a frame back.
@@ -143,17 +164,20 @@ impl Frame {
 }
 
 /// The place of `pc` in an object, or as an address when the ELF address does not fit a frame.
+// Verifier: a word on each way. Of a `Place` that two ways lead to LLVM keeps parts that one of them
+// never wrote.
 #[inline(always)]
 #[must_use]
-pub const fn object_place(object: u32, bias: u64, pc: u64) -> Place {
+pub const fn object_place(object: u32, bias: u64, pc: u64) -> PlaceWord {
     let elf_address = pc.wrapping_sub(bias);
     if elf_address >> ELF_BITS != 0 || object > MAX_OBJECT_ID {
-        return Place::Address(pc);
+        return Place::Address(pc).encode();
     }
-    Place::Object {
+    let place = Place::Object {
         object,
         elf_address,
-    }
+    };
+    place.encode()
 }
 
 #[cfg(test)]
@@ -184,13 +208,17 @@ mod tests {
 
     #[test]
     fn an_address_far_beyond_its_object_stays_an_address() {
-        assert_eq!(object_place(1, 0, 1 << 40), Place::Address(1 << 40));
+        assert_eq!(
+            object_place(1, 0, 1 << 40),
+            Place::Address(1 << 40).encode()
+        );
         assert_eq!(
             object_place(1, 0x1000, 0x1234),
             Place::Object {
                 object: 1,
                 elf_address: 0x234
             }
+            .encode()
         );
     }
 }

@@ -62,7 +62,13 @@ mod kind {
     pub(super) const END: u8 = 8;
     /// `DW_CFA_register` for the return address, with a CFA by rsp: glibc's `__vfork`.
     pub(super) const RETURN_IN_REGISTER: u8 = 9;
-    // 10 to 15 are kept for rules of this machine, 16 to 31 for aarch64, whose return address is
+    /// `STACK_POINTER` in an object that needs to know where rbx is: see `SavedRbx`.
+    pub(super) const STACK_POINTER_AND_RBX: u8 = STACK_POINTER | AND_RBX;
+    /// `FRAME_POINTER` in such an object.
+    pub(super) const FRAME_POINTER_AND_RBX: u8 = FRAME_POINTER | AND_RBX;
+    /// What makes one code of the other.
+    pub(super) const AND_RBX: u8 = 12;
+    // 10, 11, 12 and 15 are kept for rules of this machine, 16 to 31 for aarch64, whose return address is
     // in a register until it is stored.
 }
 
@@ -93,7 +99,7 @@ pub enum Cfa {
     Loaded(Base, i32, u8),
 }
 
-/// The register of [`Cfa::Loaded`].
+/// The register of [`Cfa::Loaded`] and of [`Rule::FrameAndRbx`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Base {
     /// rsp.
@@ -117,6 +123,19 @@ pub enum SavedFp {
     WhereFramed,
 }
 
+/// Where the caller's rbx is. That matters in an object whose functions have a CFA by rbx and call
+/// others of the object: the lazy resolver of the dynamic linker does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SavedRbx {
+    /// In rbx still.
+    Same,
+    /// In memory, so many words below the CFA: 1 to [`MAX_PARAMETER`].
+    BelowCfa(u8),
+}
+
+/// The DWARF number of rbx. Source: System V ABI for x86-64, figure 3.36.
+pub const RBX: u8 = 3;
+
 /// How the caller is found while the program counter lies in a row's range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
@@ -124,6 +143,9 @@ pub enum Rule {
     NoInformation,
     /// The return address lies below the CFA.
     Frame(Cfa, SavedFp),
+    /// The return address lies below the CFA, which is a register plus bytes, and it is known where
+    /// the caller's rbx is.
+    FrameAndRbx(Base, i32, SavedFp, SavedRbx),
     /// The CFA is the stack pointer plus bytes, the return address in the register of this DWARF
     /// number, the frame pointer where it was.
     ReturnInRegister(u8, i32),
@@ -150,6 +172,17 @@ impl Rule {
             Self::ReturnInRegister(register, offset) => {
                 return word(kind::RETURN_IN_REGISTER, register, SavedFp::Same, offset);
             }
+            Self::FrameAndRbx(base, offset, fp, rbx) => {
+                let kind = match base {
+                    Base::StackPointer => kind::STACK_POINTER_AND_RBX,
+                    Base::FramePointer => kind::FRAME_POINTER_AND_RBX,
+                };
+                let words = match rbx {
+                    SavedRbx::Same => 0,
+                    SavedRbx::BelowCfa(words) => words,
+                };
+                return word(kind, words, fp, offset);
+            }
             Self::Frame(cfa, fp) => (cfa, fp),
         };
         match cfa {
@@ -172,6 +205,29 @@ impl Rule {
     /// When the word has a code that this version does not know.
     #[inline(always)]
     pub const fn decode(word: u64) -> Result<Self, UnknownRule> {
+        let base = match word as u8 {
+            kind::STACK_POINTER_AND_RBX => Base::StackPointer,
+            kind::FRAME_POINTER_AND_RBX => Base::FramePointer,
+            _ => return Self::decode_registers(word),
+        };
+        let rbx = match ((word >> 10) & MAX_PARAMETER as u64) as u8 {
+            0 => SavedRbx::Same,
+            words => SavedRbx::BelowCfa(words),
+        };
+        match Self::decode_registers(word & !AND_RBX) {
+            Ok(Self::Frame(Cfa::StackPointer(offset) | Cfa::FramePointer(offset), fp)) => {
+                Ok(Self::FrameAndRbx(base, offset, fp, rbx))
+            }
+            _ => Err(UnknownRule(word)),
+        }
+    }
+
+    /// The rule that a word stands for once [`ToldRbx::split`] took from it what it tells of rbx.
+    ///
+    /// # Errors
+    /// When the word has a code that this version does not know.
+    #[inline(always)]
+    pub const fn decode_registers(word: u64) -> Result<Self, UnknownRule> {
         let parameter = ((word >> 10) & MAX_PARAMETER as u64) as u8;
         let fp_offset = (word >> 16) as i16;
         let offset = (word >> 32) as i32;
@@ -223,6 +279,32 @@ const fn word(kind: u8, parameter: u8, fp: SavedFp, cfa_offset: i32) -> u64 {
         | ((parameter & MAX_PARAMETER) as u64) << 10
         | (fp_offset as u16 as u64) << 16
         | (cfa_offset as u32 as u64) << 32
+}
+
+/// The bits of a word that tell of rbx.
+const AND_RBX: u64 = kind::AND_RBX as u64 | (MAX_PARAMETER as u64) << 10;
+
+/// What a rule's word tells of rbx.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ToldRbx {
+    /// All ones if it tells of it, else 0.
+    pub is_told: u64,
+    /// [`SavedRbx`] as a word has it: words below the CFA, or 0 for the same; 0 if it is not told.
+    pub words: u64,
+}
+
+impl ToldRbx {
+    /// Takes from a word what it tells of rbx.
+    // Verifier: no branch, as it reads each way through a step once more for each way before it.
+    #[inline(always)]
+    #[must_use]
+    pub fn split(word: u64) -> (u64, Self) {
+        // Bits 2 and 3 of the code are set, and one of the bits 0 and 1.
+        let is_told = (word << 60) & (word << 61) & ((word << 62) ^ (word << 63));
+        let is_told = sign_mask(is_told as i64) as u64;
+        let words = (word >> 10) & u64::from(MAX_PARAMETER) & is_told;
+        (word & !(AND_RBX & is_told), Self { is_told, words })
+    }
 }
 
 /// One row: from its address to the next row's, the rule. Bits 0 to 7 hold the low byte of the
@@ -511,6 +593,8 @@ pub fn caller_by_rule(
             let pc = other(register)?;
             return returned(Registers { pc, sp, ..callee });
         }
+        Rule::FrameAndRbx(Base::StackPointer, offset, fp, _) => (Cfa::StackPointer(offset), fp),
+        Rule::FrameAndRbx(Base::FramePointer, offset, fp, _) => (Cfa::FramePointer(offset), fp),
         Rule::Frame(cfa, fp) => (cfa, fp),
     };
     let cfa = match cfa {
@@ -812,8 +896,19 @@ mod tests {
         ]
     }
 
+    fn any_with_rbx() -> impl Strategy<Value = Rule> {
+        let base = prop_oneof![Just(Base::StackPointer), Just(Base::FramePointer)];
+        let rbx = prop_oneof![
+            Just(SavedRbx::Same),
+            (1..=MAX_PARAMETER).prop_map(SavedRbx::BelowCfa)
+        ];
+        (base, any::<i32>(), any_fp(), rbx)
+            .prop_map(|(base, offset, fp, rbx)| Rule::FrameAndRbx(base, offset, fp, rbx))
+    }
+
     fn any_rule() -> impl Strategy<Value = Rule> {
         prop_oneof![
+            any_with_rbx(),
             Just(Rule::NoInformation),
             Just(Rule::SignalFrame),
             Just(Rule::End),
@@ -864,6 +959,27 @@ mod tests {
         #[test]
         fn a_rule_reads_back_from_its_word(rule in any_rule()) {
             prop_assert_eq!(Rule::decode(rule.encode()), Ok(rule));
+        }
+
+        #[test]
+        fn what_a_word_tells_of_rbx_is_taken_from_it(rule in any_rule()) {
+            let (word, told) = ToldRbx::split(rule.encode());
+            let (rest, is_told, words) = match rule {
+                Rule::FrameAndRbx(base, offset, fp, rbx) => {
+                    let cfa = match base {
+                        Base::StackPointer => Cfa::StackPointer(offset),
+                        Base::FramePointer => Cfa::FramePointer(offset),
+                    };
+                    let words = match rbx {
+                        SavedRbx::Same => 0,
+                        SavedRbx::BelowCfa(words) => u64::from(words),
+                    };
+                    (Rule::Frame(cfa, fp), u64::MAX, words)
+                }
+                other => (other, 0, 0),
+            };
+            prop_assert_eq!(Rule::decode_registers(word), Ok(rest));
+            prop_assert_eq!(told, ToldRbx { is_told, words });
         }
 
         #[test]

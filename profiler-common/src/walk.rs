@@ -8,12 +8,16 @@
 use crate::{
     code::{BEGIN_BYTES, SIGNAL_RETURN, SIGNAL_RETURN_BYTES, START_CONTEXT, begins_stack},
     frame::{Position, Source},
+    mapping::sign_mask,
     step::{
         CallCheck, Depth, Growth, Registers, UserMemory, caller_by_frame_pointer,
         caller_by_return_on_top, check_return_address,
     },
     stop::StopReason,
-    unwind::{OtherRegisters, Rule, SIGNAL_REGISTERS, SavedFp, caller_by_rule, interrupted},
+    unwind::{
+        Cfa, OtherRegisters, RBX, Rule, SIGNAL_REGISTERS, SavedFp, ToldRbx, caller_by_rule,
+        interrupted, signal_register,
+    },
 };
 
 /// What is known of the code that a frame runs.
@@ -35,7 +39,8 @@ pub enum Knowledge {
 pub struct Cursor {
     /// Its registers.
     pub registers: Registers,
-    /// Where a signal saved its registers; 0 for all frames but those that a signal interrupted.
+    /// Where a signal saved its registers. Of a frame that no signal interrupted and whose rbx is
+    /// known, a place from which rbx is as far as from that. 0 if they are the sample's, or unknown.
     pub saved_at: u64,
     /// Bits of what it is.
     flags: u64,
@@ -49,6 +54,8 @@ const RETURNS: u64 = 2;
 const BY_FRAME_POINTER: u64 = 4;
 /// Its return address still has to be compared with the code before it.
 const UNCHECKED: u64 = 8;
+/// It was not interrupted, and its rbx is known.
+const HAS_RBX: u64 = 16;
 
 impl Cursor {
     /// The frame that a sample was taken in. In a system call the program counter is the address
@@ -105,6 +112,34 @@ impl Cursor {
             Depth::Caller
         } else {
             Depth::Innermost
+        }
+    }
+
+    /// Which registers a rule finds: an interrupted frame has all of them.
+    #[inline(always)]
+    const fn registers_for(&self, rule: &Rule) -> Depth {
+        match rule {
+            Rule::Frame(Cfa::Register(RBX, _), _) if self.flags & HAS_RBX != 0 => Depth::Innermost,
+            _ => self.depth(),
+        }
+    }
+
+    /// The caller by a rule that tells this of rbx, given its registers.
+    #[inline(always)]
+    fn called_by(&self, rbx: ToldRbx, registers: Registers) -> Self {
+        // Verifier: no branch.
+        let is_saved = sign_mask((rbx.words as i64).wrapping_neg()) as u64;
+        let known = self.flags & (INTERRUPTED | HAS_RBX);
+        let is_known = sign_mask((known as i64).wrapping_neg()) as u64;
+        // The stack pointer is the CFA.
+        let saved = registers
+            .sp
+            .wrapping_sub(8 * rbx.words + signal_register(RBX));
+        let saved_at = (saved & is_saved) | (self.saved_at & is_known & !is_saved);
+        Self {
+            registers,
+            saved_at: saved_at & rbx.is_told,
+            flags: RETURNS | (HAS_RBX & rbx.is_told & (is_saved | is_known)),
         }
     }
 
@@ -175,10 +210,11 @@ pub fn caller(
     others: &impl OtherRegisters,
     memory: &impl UserMemory,
 ) -> Result<Cursor, StopReason> {
-    let rule = match code {
-        Knowledge::Rule(word) => Rule::decode(word).unwrap_or(Rule::NoInformation),
-        _ => Rule::NoInformation,
+    let (word, rbx) = match code {
+        Knowledge::Rule(word) => ToldRbx::split(word),
+        _ => ToldRbx::split(Rule::NoInformation.encode()),
     };
+    let rule = Rule::decode_registers(word).unwrap_or(Rule::NoInformation);
     let depth = callee.depth();
     let by_frame_pointer = match rule {
         Rule::NoInformation => true,
@@ -188,14 +224,11 @@ pub fn caller(
         _ => false,
     };
     if !by_frame_pointer {
-        let registers = caller_by_rule(rule, callee.registers, depth, others, memory)?;
+        let known = callee.registers_for(&rule);
+        let registers = caller_by_rule(rule, callee.registers, known, others, memory)?;
         return Ok(match rule {
             Rule::SignalFrame => after_signal(callee, registers),
-            _ => Cursor {
-                registers,
-                saved_at: 0,
-                flags: RETURNS,
-            },
+            _ => callee.called_by(rbx, registers),
         });
     }
     if callee.returns_from_signal(memory) {

@@ -21,7 +21,7 @@ use aya_ebpf::{
 };
 use profiler_common::{
     counters::Counter,
-    frame::{Frame, Place, Position, object_place},
+    frame::{Place, PlaceWord, Position, object_place},
     limits::{
         MAX_KERNEL_FRAMES, MAX_USER_FRAMES, PAGE_BYTES, RED_ZONE_BYTES, SCRATCH_FRAMES,
         SCRATCH_WORDS, STACK_COPY_PAGES,
@@ -145,7 +145,7 @@ impl Walk {
         self.header.in_syscall = (position == Position::ReturnAddress) as u8;
         self.cursor = Cursor::innermost(walk_registers(&self.registers), position);
         if self.table.generation == 0 {
-            self.push(Place::Address(self.cursor.registers.pc));
+            self.push(Place::Address(self.cursor.registers.pc).encode());
             return self.stop(StopReason::NoProcessTable);
         }
         // A walk that is under way; each end of it writes the reason.
@@ -244,24 +244,20 @@ impl Walk {
 
     /// Where the current frame's code lies.
     #[inline(always)]
-    fn place(&self) -> Place {
+    fn place(&self) -> PlaceWord {
         let pc = self.cursor.registers.pc;
         if self.mapping.object == 0 {
-            return Place::Address(pc);
+            return Place::Address(pc).encode();
         }
         object_place(self.mapping.object, self.mapping.bias, pc)
     }
 
     #[inline(always)]
-    fn push(&mut self, place: Place) {
-        let frame = Frame {
-            place,
-            position: self.cursor.position(),
-            source: self.cursor.source(),
-        };
+    fn push(&mut self, place: PlaceWord) {
+        let frame = place.with(self.cursor.position(), self.cursor.source());
         let at = self.header.kernel_count as usize + self.depth as usize;
         // Verifier: the mask bounds the index.
-        self.words[at & (SCRATCH_FRAMES - 1)] = frame.encode();
+        self.words[at & (SCRATCH_FRAMES - 1)] = frame;
         self.depth += 1;
         self.header.user_count = self.depth as u16;
     }

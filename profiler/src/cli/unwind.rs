@@ -8,7 +8,7 @@ use std::{
     time::Instant,
 };
 
-use profiler_common::unwind::{Base, Cfa, Rule, SavedFp};
+use profiler_common::unwind::{Base, Cfa, RBX, Rule, SavedFp, SavedRbx};
 
 use super::{args::UnwindArgs, start_log, trouble::Trouble};
 use crate::unwind::{Cause, Extent, Layout, Lookup, Table};
@@ -173,6 +173,7 @@ fn write_extents(table: &Table, out: &mut dyn Write) -> io::Result<()> {
 
 /// A rule in the short form of debuggers.
 fn rule_words(rule: Rule) -> String {
+    let mut rbx = String::new();
     let (cfa, fp) = match rule {
         Rule::NoInformation => return "no information".to_owned(),
         Rule::SignalFrame => return "signal frame".to_owned(),
@@ -182,14 +183,24 @@ fn rule_words(rule: Rule) -> String {
             return format!("CFA {cfa}, return address in {}", register_name(register));
         }
         Rule::Frame(cfa, fp) => (cfa, fp),
+        Rule::FrameAndRbx(base, offset, fp, place) => {
+            if let SavedRbx::BelowCfa(words) = place {
+                rbx = format!(", rbx at CFA-{}", 8 * u32::from(words));
+            }
+            let cfa = match base {
+                Base::StackPointer => Cfa::StackPointer(offset),
+                Base::FramePointer => Cfa::FramePointer(offset),
+            };
+            (cfa, fp)
+        }
     };
-    let cfa = cfa_words(cfa);
-    match fp {
-        SavedFp::Same => format!("CFA {cfa}"),
-        SavedFp::AtCfa(offset) => format!("CFA {cfa}, rbp at CFA{offset:+}"),
-        SavedFp::AtFp(offset) => format!("CFA {cfa}, rbp at rbp{offset:+}"),
-        SavedFp::WhereFramed => format!("CFA {cfa}, rbp at CFA-16 once framed"),
-    }
+    let fp = match fp {
+        SavedFp::Same => String::new(),
+        SavedFp::AtCfa(offset) => format!(", rbp at CFA{offset:+}"),
+        SavedFp::AtFp(offset) => format!(", rbp at rbp{offset:+}"),
+        SavedFp::WhereFramed => ", rbp at CFA-16 once framed".to_owned(),
+    };
+    format!("CFA {}{fp}{rbx}", cfa_words(cfa))
 }
 
 fn cfa_words(cfa: Cfa) -> String {
@@ -218,10 +229,15 @@ fn meaning(rule: Rule) -> &'static str {
         Rule::NoInformation => "the object does not say where the caller is: the frame pointer may",
         Rule::SignalFrame => "the kernel saved the registers of what a signal interrupted",
         Rule::End => "the stack is complete here: there is no caller",
+        Rule::Frame(Cfa::Register(RBX, _), _) => {
+            "rbx has it: of use in the innermost frame, and where this object's own code was called"
+        }
         Rule::ReturnInRegister(..) | Rule::Frame(Cfa::Register(..), _) => {
             "a register has it that only the interrupted function knows: of use in the innermost frame"
         }
-        Rule::Frame(..) => "the return address is at CFA-8, the caller's stack pointer is the CFA",
+        Rule::Frame(..) | Rule::FrameAndRbx(..) => {
+            "the return address is at CFA-8, the caller's stack pointer is the CFA"
+        }
     }
 }
 
@@ -247,6 +263,15 @@ mod tests {
             "CFA *(rbp-8)+0, rbp at rbp+0",
         );
         check(frame(Cfa::Register(10, 0)), "CFA r10+0");
+        check(
+            Rule::FrameAndRbx(
+                Base::StackPointer,
+                64,
+                SavedFp::AtCfa(-48),
+                SavedRbx::BelowCfa(7),
+            ),
+            "CFA rsp+64, rbp at CFA-48, rbx at CFA-56",
+        );
         check(
             Rule::ReturnInRegister(5, 0),
             "CFA rsp+0, return address in rdi",

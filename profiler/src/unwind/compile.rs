@@ -16,7 +16,7 @@ use profiler_common::unwind::{BUCKET_BYTES, MAX_RULES, NO_INFORMATION, Rule, Sav
 
 use super::{
     Coverage, Extent, Table, TableRow,
-    rule::{Cause, rule_of},
+    rule::{Cause, is_by_rbx, rule_of, with_rbx},
     section::{CodeRange, FrameFormat, Sections},
 };
 
@@ -57,7 +57,23 @@ impl UnwindContextStorage<usize> for Storage {
 /// Compiles a table. `read_code` reads the code of small functions; a frame that is looked up at one
 /// of `ends` is the outermost one, unless the sections say something of it.
 pub(super) fn compile(sections: &Sections, read_code: &ReadCode<'_>, ends: &[u64]) -> Table {
-    let mut compiler = Compiler::new(sections);
+    let table = compile_with(Rbx::Untold, sections, read_code, ends);
+    if table.rules.iter().any(is_by_rbx) {
+        return compile_with(Rbx::Told, sections, read_code, ends);
+    }
+    table
+}
+
+/// Whether rules tell where rbx is. There are more of them then, so few objects have such: those
+/// with a CFA by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rbx {
+    Untold,
+    Told,
+}
+
+fn compile_with(rbx: Rbx, sections: &Sections, read_code: &ReadCode<'_>, ends: &[u64]) -> Table {
+    let mut compiler = Compiler::new(sections, rbx);
     let data = &sections.frames[..];
     match sections.format {
         FrameFormat::EhFrame => {
@@ -142,6 +158,7 @@ struct Function {
 
 struct Compiler<'s> {
     sections: &'s Sections,
+    rbx: Rbx,
     base: u64,
     functions: Vec<Function>,
     /// Rows of the section's functions, in its order.
@@ -159,11 +176,12 @@ struct Compiler<'s> {
 }
 
 impl<'s> Compiler<'s> {
-    fn new(sections: &'s Sections) -> Self {
+    fn new(sections: &'s Sections, rbx: Rbx) -> Self {
         let first = sections.code.first().map_or(0, |code| code.start);
         let code_bytes = sections.code.iter().map(|code| code.end - code.start).sum();
         Self {
             sections,
+            rbx,
             base: first - first % BUCKET_BYTES,
             functions: Vec::new(),
             rows: Vec::new(),
@@ -282,6 +300,10 @@ impl<'s> Compiler<'s> {
                     rule_of(row, section, encoding, self.unsaid)
                 } else {
                     Err(Cause::ReturnAddress)
+                };
+                let rule = match self.rbx {
+                    Rbx::Untold => rule,
+                    Rbx::Told => rule.map(|rule| with_rbx(rule, row)),
                 };
                 self.push(first_row, at, rule, row_end - at);
                 at = row_end;

@@ -4,8 +4,8 @@ use profiler_common::{
     limits::CHUNK_WORDS,
     mapping::Chunk,
     unwind::{
-        BUCKET_BYTES, Cfa, Chunks, Fold, IndexWord, MAX_BUCKET_ROWS, MAX_ROWS, MOST_FOLD_BYTES,
-        Moves, NO_INFORMATION, Row, Rule, TablePlace, find_rule,
+        BUCKET_BYTES, Base, Cfa, Chunks, Fold, IndexWord, MAX_BUCKET_ROWS, MAX_ROWS,
+        MOST_FOLD_BYTES, Moves, NO_INFORMATION, Row, Rule, TablePlace, find_rule,
     },
 };
 
@@ -129,18 +129,24 @@ impl<'t, F: FnMut(u16) -> Option<u16>> Folder<'t, F> {
     /// What makes the second row of the first one, if it is a push or a pop.
     fn fold_of(&self, first: &TableRow, second: &TableRow) -> Option<Fold> {
         let after = u8::try_from(second.offset - first.offset).ok()?;
-        let rule = |row: &TableRow| self.rules[usize::from(row.rule)];
-        let (Rule::Frame(Cfa::StackPointer(from), fp), Rule::Frame(Cfa::StackPointer(to), fp_then)) =
-            (rule(first), rule(second))
-        else {
-            return None;
+        // The offset of the CFA by the stack pointer, and the rest of the rule.
+        let parts = |row: &TableRow| {
+            let rule = self.rules[usize::from(row.rule)];
+            match rule {
+                Rule::Frame(Cfa::StackPointer(offset), _)
+                | Rule::FrameAndRbx(Base::StackPointer, offset, ..) => {
+                    Some((offset, rule.encode() as u32))
+                }
+                _ => None,
+            }
         };
+        let ((from, rest), (to, rest_then)) = (parts(first)?, parts(second)?);
         let moves = match to.checked_sub(from)? {
             8 => Moves::Pushes,
             -8 => Moves::Pops,
             _ => return None,
         };
-        let fits = fp == fp_then && (1..=MOST_FOLD_BYTES).contains(&after);
+        let fits = rest == rest_then && (1..=MOST_FOLD_BYTES).contains(&after);
         fits.then_some(Fold { after, moves })
     }
 }

@@ -4,7 +4,7 @@ use gimli::{
     CfaRule, Encoding, EndianSlice, Expression, LittleEndian, Operation, Register, RegisterRule,
     UnitOffset, UnwindContextStorage, UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
 };
-use profiler_common::unwind::{Base, Cfa, MAX_PARAMETER, Rule, SavedFp};
+use profiler_common::unwind::{Base, Cfa, MAX_PARAMETER, RBX, Rule, SavedFp, SavedRbx};
 
 /// The highest number of a general register. Source: System V ABI for x86-64, figure 3.36.
 const LAST_GENERAL: u16 = 15;
@@ -102,6 +102,33 @@ where
     }
     let fp = saved_fp(row, section, encoding)?.unwrap_or(unsaid);
     Ok(Rule::Frame(cfa(row)?, fp))
+}
+
+/// Whether a function may have its CFA by rbx, so that whoever it calls should tell where that is.
+pub(super) fn is_by_rbx(rule: &Rule) -> bool {
+    matches!(rule, Rule::Frame(Cfa::Register(RBX, _), _))
+}
+
+/// The rule of a row with where rbx is, if the row says that in a way that we know.
+pub(super) fn with_rbx<Storage: UnwindContextStorage<usize>>(
+    rule: Rule,
+    row: &UnwindTableRow<usize, Storage>,
+) -> Rule {
+    let (base, offset, fp) = match rule {
+        Rule::Frame(Cfa::StackPointer(offset), fp) => (Base::StackPointer, offset, fp),
+        Rule::Frame(Cfa::FramePointer(offset), fp) => (Base::FramePointer, offset, fp),
+        _ => return rule,
+    };
+    let rbx = match row.register(X86_64::RBX) {
+        // The ABI has callees preserve it.
+        None | Some(RegisterRule::SameValue) => SavedRbx::Same,
+        Some(RegisterRule::Offset(at)) if at % 8 == 0 => match u8::try_from(-(at / 8)) {
+            Ok(words @ 1..=MAX_PARAMETER) => SavedRbx::BelowCfa(words),
+            _ => return rule,
+        },
+        Some(_) => return rule,
+    };
+    Rule::FrameAndRbx(base, offset, fp, rbx)
 }
 
 fn by_register(register: Register, offset: i64) -> Result<Cfa, Cause> {

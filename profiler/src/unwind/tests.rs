@@ -4,7 +4,8 @@ use std::io::Write;
 
 use gimli::BaseAddresses;
 use profiler_common::unwind::{
-    BUCKET_BYTES, Base, Cfa, IndexWord, MAX_BUCKET_ROWS, MOST_FOLD_BYTES, Rule, SavedFp,
+    BUCKET_BYTES, Base, Cfa, IndexWord, MAX_BUCKET_ROWS, MOST_FOLD_BYTES, RBX, Rule, SavedFp,
+    SavedRbx,
 };
 use proptest::prelude::*;
 
@@ -614,4 +615,40 @@ fn a_shared_entry_that_takes_long_for_each_function_is_not_used() {
         .table();
     assert_eq!(table.coverage().inexpressible(Cause::Broken).rows, 1);
     assert_eq!(table.coverage().functions, 0);
+}
+
+#[test]
+fn rules_tell_of_rbx_in_objects_with_a_cfa_by_it() {
+    const RBX_AT: u8 = 0x83;
+    let functions = |frames: Frames| {
+        frames
+            .function(0x20, 0x10, &[DEF_CFA_OFFSET, 16, RBX_AT, 2])
+            .function(0x30, 0x10, &[DEF_CFA_OFFSET, 24])
+            // Too far from the CFA, and in another register.
+            .function(0x40, 0x10, &[DEF_CFA_OFFSET, 32, RBX_AT, 64])
+            .function(0x50, 0x10, &[DEF_CFA_OFFSET, 40, REGISTER, RBX, 12])
+    };
+    let plain = functions(Frames::eh()).table();
+    check(
+        &plain,
+        &[
+            (0, 0x20, Rule::NoInformation),
+            (0x20, 0x30, sp(16)),
+            (0x30, 0x40, sp(24)),
+            (0x40, 0x50, sp(32)),
+            (0x50, 0x60, sp(40)),
+        ],
+    );
+    let with_rbx = |cfa, rbx| Rule::FrameAndRbx(Base::StackPointer, cfa, SavedFp::Same, rbx);
+    let table = functions(Frames::eh().function(0, 0x20, &[DEF_CFA, RBX, 32])).table();
+    check(
+        &table,
+        &[
+            (0, 0x20, frame(Cfa::Register(RBX, 32))),
+            (0x20, 0x30, with_rbx(16, SavedRbx::BelowCfa(2))),
+            (0x30, 0x40, with_rbx(24, SavedRbx::Same)),
+            (0x40, 0x50, sp(32)),
+            (0x50, 0x60, sp(40)),
+        ],
+    );
 }

@@ -118,7 +118,7 @@ mod tests {
 
     use profiler_common::{
         step::Registers,
-        unwind::{Cfa, Rule, SIGNAL_REGISTERS, SavedFp},
+        unwind::{Base, Cfa, RBX, Rule, SIGNAL_REGISTERS, SavedFp, SavedRbx},
     };
 
     use super::*;
@@ -243,6 +243,61 @@ mod tests {
                 innermost,
                 &[0x40_1000, 0x40_2001, 0x40_3000, 0x40_4010],
                 StopReason::Root,
+            );
+    }
+
+    const BY_RBX: Rule = Rule::Frame(Cfa::Register(RBX, 16), SavedFp::Same);
+
+    /// Rules that tell where rbx is, and at 0x40_3000 the one that needs it: from rbx 0x9100 it leads
+    /// to the outermost frame.
+    fn resolver() -> Task {
+        let with_rbx = |cfa, rbx| Rule::FrameAndRbx(Base::StackPointer, cfa, SavedFp::Same, rbx);
+        Task::default()
+            .rule(0x40_1000, with_rbx(24, SavedRbx::BelowCfa(2)))
+            .rule(0x40_2000, with_rbx(8, SavedRbx::Same))
+            .rule(0x40_3000, BY_RBX)
+            .rule(0x40_4000, Rule::End)
+            .rule(0x40_5000, PUSHED_ONE)
+            .word(0x9108, 0x40_4010)
+    }
+
+    #[test]
+    fn rbx_is_known_where_the_functions_that_were_called_tell_of_it() {
+        // One saved it, and the other that called that one kept it.
+        resolver()
+            .word(SP + 8, 0x9100)
+            .word(SP + 16, 0x40_2001)
+            .word(SP + 24, 0x40_3001)
+            .check(
+                registers(0x40_1000),
+                &[0x40_1000, 0x40_2001, 0x40_3001, 0x40_4010],
+                StopReason::Root,
+            );
+        // The interrupted function kept it.
+        let mut innermost = registers(0x40_2000);
+        innermost[usize::from(RBX)] = 0x9100;
+        let pcs = [0x40_2000, 0x40_3001, 0x40_4010];
+        let task = resolver().word(SP, 0x40_3001);
+        task.check(innermost, &pcs, StopReason::Root);
+    }
+
+    #[test]
+    fn rbx_is_not_known_behind_a_function_that_does_not_tell_of_it() {
+        let mut innermost = registers(0x40_5000);
+        innermost[usize::from(RBX)] = 0x9100;
+        resolver().word(SP + 8, 0x40_3001).check(
+            innermost,
+            &[0x40_5000, 0x40_3001],
+            StopReason::NoUnwindRow,
+        );
+        // Nor does the next one that keeps it know it.
+        resolver()
+            .word(SP + 8, 0x40_2001)
+            .word(SP + 16, 0x40_3001)
+            .check(
+                innermost,
+                &[0x40_5000, 0x40_2001, 0x40_3001],
+                StopReason::NoUnwindRow,
             );
     }
 

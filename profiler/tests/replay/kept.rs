@@ -268,14 +268,10 @@ fn kept_walks_have_the_frames_that_gdb_has() {
         let kept = Kept::of_text(&text).unwrap_or_else(|| panic!("{name}: not in the form"));
         let more = usize::from(ONE_MORE.contains(&name.as_str()));
         let is_whole = kept.walked + more == kept.frames.len() && kept.stop.is_complete();
-        // FIXME: the stacks of these are cut, and should not be.
-        assert_eq!(is_whole, !KNOWN_CUT.contains(&name.as_str()), "{name}");
+        assert!(is_whole, "{name}");
         kept.check(&name);
     }
 }
 
 /// Kept walks where gdb takes what a context would go on with for a caller.
 const ONE_MORE: [&str; 1] = ["coroutine"];
-
-/// Kept walks that end before gdb's last frame, or do not know that it is the last.
-const KNOWN_CUT: [&str; 1] = ["lazy_binding"];
