@@ -144,7 +144,10 @@ pub const BEGIN_BYTES: usize = 9;
 /// and that nothing called. `before` ends at the return address and `after` begins there.
 ///
 /// Source: musl's `_start` aligns the stack and calls (`arch/x86_64/crt_arch.h`); its `__clone`
-/// calls and then makes the system call `exit` (`src/thread/x86_64/clone.s`).
+/// calls and then makes the system call `exit` (`src/thread/x86_64/clone.s`). glibc's dynamic linker
+/// hands its stack pointer to a function, keeps the entry point that this returns, and calls
+/// constructors without a frame pointer (`RTLD_START` in `sysdeps/x86_64/dl-machine.h`), which older
+/// versions do not describe.
 #[inline(always)]
 #[must_use]
 pub fn begins_stack(before: &[u8; BEGIN_BYTES], after: &[u8; BEGIN_BYTES]) -> bool {
@@ -163,7 +166,27 @@ pub fn begins_stack(before: &[u8; BEGIN_BYTES], after: &[u8; BEGIN_BYTES]) -> bo
         && after[5] == 0x3c
         && after[6] == 0x0f
         && after[7] == 0x05;
-    aligns || exits
+    // mov %rsp, %rdi; call rel32; mov %rax, %r12
+    let loads = before[1] == 0x48
+        && before[2] == 0x89
+        && before[3] == 0xe7
+        && before[4] == 0xe8
+        && after[0] == 0x49
+        && after[1] == 0x89
+        && after[2] == 0xc4;
+    // lea 8(%r13), %rdx; xor %ebp, %ebp; call rel32; lea rel32(%rip), %rdx; mov %r13, %rsp. Without
+    // the rest the second may be any function's that has a null in that register.
+    let constructs = before[0] == 0x55
+        && before[1] == 0x08
+        && before[2] == 0x31
+        && before[3] == 0xed
+        && before[4] == 0xe8
+        && after[0] == 0x48
+        && after[1] == 0x8d
+        && after[2] == 0x15
+        && after[7] == 0x4c
+        && after[8] == 0x89;
+    aligns || exits || loads || constructs
 }
 
 #[cfg(test)]
@@ -227,6 +250,36 @@ mod tests {
             &[0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x77, 0x01, 0xc3],
             Some(0),
         );
+    }
+
+    #[track_caller]
+    fn check_begin(before: &[u8], after: &[u8], expected: bool) {
+        let (mut left, mut right) = ([0x90; BEGIN_BYTES], [0x90; BEGIN_BYTES]);
+        left[BEGIN_BYTES - before.len()..].copy_from_slice(before);
+        right[..after.len()].copy_from_slice(after);
+        assert_eq!(
+            begins_stack(&left, &right),
+            expected,
+            "{before:02x?} | {after:02x?}"
+        );
+    }
+
+    #[test]
+    fn start_code_is_known_by_its_bytes() {
+        let call = [0xe8, 1, 2, 3, 0];
+        let after = |bytes: &[u8]| [bytes, &call].concat();
+        let exit = [0x89, 0xc7, 0x31, 0xc0, 0xb0, 0x3c, 0x0f, 0x05];
+        check_begin(&after(&[0x48, 0x83, 0xe4, 0xf0]), &[], true);
+        check_begin(&[0xff, 0xd0], &exit, true);
+        check_begin(&after(&[0x48, 0x89, 0xe7]), &[0x49, 0x89, 0xc4], true);
+        let constructors = after(&[0x49, 0x8d, 0x55, 0x08, 0x31, 0xed])[2..].to_vec();
+        let fini = [0x48, 0x8d, 0x15, 1, 2, 3, 0, 0x4c, 0x89];
+        check_begin(&constructors, &fini, true);
+        // What any function may do: pass the address of a local, keep a null in rbp.
+        check_begin(&after(&[0x48, 0x89, 0xe7]), &[0x48, 0x89, 0xc3], false);
+        check_begin(&constructors, &[0x48, 0x8d, 0x15], false);
+        check_begin(&after(&[0x31, 0xed]), &fini, false);
+        check_begin(&call, &[], false);
     }
 
     #[test]
