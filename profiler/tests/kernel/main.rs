@@ -21,6 +21,7 @@ mod program;
 mod receipt;
 mod recording;
 mod stacks;
+mod tables;
 mod targets;
 mod unwinding;
 mod walkers;
