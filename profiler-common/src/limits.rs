@@ -20,6 +20,10 @@ pub const PAGE_BYTES: usize = 4096;
 /// Most pages of stack that leave with an unwalked sample; the first is mostly not whole.
 pub const STACK_COPY_PAGES: usize = 5;
 
+/// Frames walked up to which a stack that comes to unknown code leaves unwalked: with more, what was
+/// walked tells more than the part of the stack would.
+pub const FEW_FRAMES: u32 = 32;
+
 /// Bytes below the stack pointer that a function may use without moving it.
 /// Source: System V ABI for x86-64, section 3.2.2.
 pub const RED_ZONE_BYTES: u64 = 128;

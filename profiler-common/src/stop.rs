@@ -46,11 +46,13 @@ pub enum StopReason {
     NoCallFrameInfo = 17,
     /// The code lies in no mapping that is known of.
     UnknownCode = 18,
+    /// The object's file could not be read, so its code is not known.
+    ObjectUnreadable = 19,
 }
 
 impl StopReason {
     /// Every reason, in the order of the codes.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::Root,
         Self::Absent,
         Self::NoFramePointer,
@@ -70,6 +72,7 @@ impl StopReason {
         Self::StackCopyTooShort,
         Self::NoCallFrameInfo,
         Self::UnknownCode,
+        Self::ObjectUnreadable,
     ];
 
     /// Whether nothing is missing from a stack that ends so.
@@ -101,6 +104,7 @@ impl StopReason {
             Self::StackCopyTooShort => "deeper than the stack copy",
             Self::NoCallFrameInfo => "no call frame information",
             Self::UnknownCode => "code in no mapping",
+            Self::ObjectUnreadable => "object unreadable",
         }
     }
 }

@@ -444,8 +444,10 @@ pub const TABLE_PENDING: u32 = 1;
 pub const TABLE_RESIDENT: u32 = 2;
 /// [`TableEntry::state`]: the table memory has no room for it.
 pub const TABLE_REFUSED: u32 = 3;
+/// [`TableEntry::state`]: the object's file could not be read.
+pub const TABLE_UNREADABLE: u32 = 4;
 
-/// The place in the map `TABLES` of memory without an object.
+/// The place in the map `TABLES` of memory without an object, and of objects that found no other.
 pub const NO_SLOT: u32 = 0;
 
 /// A value of the map `TABLES`: where an object's table is, if it is anywhere.

@@ -5,7 +5,8 @@
 //!
 //! - of [`KIND_STACK`] the frames (see [`crate::frame`]), innermost first;
 //! - of [`KIND_UNWALKED`] the task's user registers by their DWARF numbers, the program counter as
-//!   number 16, then the address of a part of the stack, then that part itself.
+//!   number 16, then the number of the object whose unwind table was lacking (0 for none), then the
+//!   address of a part of the stack, then that part itself.
 
 use crate::limits::COMM_BYTES;
 
@@ -20,8 +21,8 @@ pub const KIND_UNWALKED: u16 = 2;
 /// Source: System V ABI for x86-64, figure 3.36.
 pub const RAW_REGISTERS: usize = 17;
 
-/// Words of an unwalked sample before its part of the stack: registers and an address.
-pub const RAW_HEAD_WORDS: usize = RAW_REGISTERS + 1;
+/// Words of an unwalked sample before its part of the stack: registers, object and address.
+pub const RAW_HEAD_WORDS: usize = RAW_REGISTERS + 2;
 
 /// [`SampleHeader::probe`] of the on-CPU probe.
 pub const PROBE_CPU: u16 = 1;

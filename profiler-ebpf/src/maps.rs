@@ -38,8 +38,8 @@ pub static CONFIG: Global<ProbeConfig> = Global::new(ProbeConfig {
 pub static TARGETS: HashMap<TargetKey, u8, MAX_TARGETS> = HashMap::new();
 
 /// The mapping table of each known process: key pid, value where its table lies. Written by the
-/// user side, read at each tick that falls on a target; `forget_exec` and `follow_fork` take an
-/// entry out when the pid stands for another program. When full, the samples of further processes
+/// user side, read at each tick that falls on a target; `forget_exec`, `follow_fork` and
+/// `forget_reused` take an entry out when the pid stands for another program, or its code moves. When full, the samples of further processes
 /// leave unwalked.
 #[btf_map]
 pub static PROCESSES: HashMap<u32, ProcessEntry, MAX_PROCESSES> = HashMap::new();

@@ -58,6 +58,10 @@ pub fn executed() {
 /// Source of the arguments: `include/trace/events/mmap.h`.
 #[inline(always)]
 pub fn placed(ctx: &RawTracePointContext) {
+    let length_offset = CONFIG.load().area_length_offset;
+    if length_offset == 0 {
+        return;
+    }
     let pid = (bpf_get_current_pid_tgid() >> 32) as u32;
     let Some(table) = PROCESSES.get_ptr(pid) else {
         return;
@@ -66,7 +70,7 @@ pub fn placed(ctx: &RawTracePointContext) {
     let table = unsafe { *table };
     let start: u64 = ctx.arg(0);
     let info: *const u8 = ctx.arg(1);
-    let length = read_kernel_u64(info, CONFIG.load().area_length_offset).unwrap_or(0);
+    let length = read_kernel_u64(info, length_offset).unwrap_or(0);
     if let Some(chunk) = chunk(table.chunk)
         && overlaps(chunk, &table, start, start.wrapping_add(length))
     {

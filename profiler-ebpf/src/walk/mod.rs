@@ -23,14 +23,15 @@ use profiler_common::{
     counters::Counter,
     frame::{Place, PlaceWord, Position, object_place},
     limits::{
-        MAX_KERNEL_FRAMES, MAX_USER_FRAMES, PAGE_BYTES, RED_ZONE_BYTES, SCRATCH_FRAMES,
+        FEW_FRAMES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, PAGE_BYTES, RED_ZONE_BYTES, SCRATCH_FRAMES,
         SCRATCH_WORDS, STACK_COPY_PAGES,
     },
     mapping::{self, Chunk, MappingEntry, ProcessEntry, SWITCHES_STACKS},
     step::Growth,
     stop::StopReason,
     unwind::{
-        Chunks, NO_INFORMATION, TABLE_PENDING, TABLE_REFUSED, TABLE_RESIDENT, TableEntry, find_rule,
+        Chunks, NO_INFORMATION, TABLE_PENDING, TABLE_REFUSED, TABLE_RESIDENT, TABLE_UNREADABLE,
+        TableEntry, find_rule,
     },
     walk::{Cursor, Knowledge, caller},
     wire::{HEADER_BYTES, KIND_STACK, KIND_UNWALKED, RAW_HEAD_WORDS, RAW_REGISTERS, SampleHeader},
@@ -207,8 +208,9 @@ impl Walk {
             Some(chunk) => mapping::find(chunk, &self.table, lookup).unwrap_or_default(),
             None => MappingEntry::default(),
         };
-        self.object = match TABLES.get(self.mapping.slot) {
-            Some(entry) => *entry,
+        self.object = match TABLES.get_ptr(self.mapping.slot) {
+            // SAFETY: an array's value lives as long as the map.
+            Some(entry) => unsafe { read_table_entry(entry) },
             None => TableEntry::default(),
         };
     }
@@ -229,6 +231,7 @@ impl Walk {
             TABLE_RESIDENT => {}
             TABLE_PENDING => return Err(StopReason::NoTableYet),
             TABLE_REFUSED => return Err(StopReason::TableMemoryFull),
+            TABLE_UNREADABLE => return Err(StopReason::ObjectUnreadable),
             _ => return Ok(Knowledge::NoTable),
         }
         let elf_address = lookup.wrapping_sub(self.mapping.bias);
@@ -296,7 +299,7 @@ impl Walk {
         let stop = self.header.user_stop;
         stop == StopReason::NoProcessTable as u8
             || stop == StopReason::NoTableYet as u8
-            || stop == StopReason::UnknownCode as u8
+            || (stop == StopReason::UnknownCode as u8 && self.depth <= FEW_FRAMES)
     }
 
     /// Puts registers and the top of the stack in the place of the user frames.
@@ -317,12 +320,18 @@ impl Walk {
             self.words[head + i] = self.registers[i];
             i += 1;
         }
+        let lacks_one = self.header.user_stop == StopReason::NoTableYet as u8;
+        self.words[head + RAW_REGISTERS] = if lacks_one {
+            u64::from(self.mapping.object)
+        } else {
+            0
+        };
         // The red zone comes along unless it is on another page, which may not be there yet.
         let sp = self.registers[7];
         let page = sp & !(PAGE_BYTES as u64 - 1);
         let below = sp.wrapping_sub(RED_ZONE_BYTES) & !7;
         let start = if below < page { sp & !7 } else { below };
-        self.words[head + RAW_REGISTERS] = start;
+        self.words[head + RAW_REGISTERS + 1] = start;
         let bytes = self.copy_stack((head + RAW_HEAD_WORDS) * 8, start);
         self.header.kind = KIND_UNWALKED;
         self.header.user_count = (RAW_HEAD_WORDS + bytes / 8) as u16;
@@ -348,6 +357,24 @@ impl Walk {
             page += 1;
         }
         bytes
+    }
+}
+
+/// Reads where a table is. The user side writes the place before it says that a table is there, so
+/// it is read after that.
+///
+/// # Safety
+/// `entry` can be read.
+#[inline(always)]
+unsafe fn read_table_entry(entry: *const TableEntry) -> TableEntry {
+    // SAFETY: the caller says so. Volatile reads keep their order.
+    let state = unsafe { (&raw const (*entry).state).read_volatile() };
+    // SAFETY: as above.
+    let place = unsafe { (&raw const (*entry).place).read_volatile() };
+    TableEntry {
+        place,
+        state,
+        _pad: 0,
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Unwalked {
     pub registers: AllRegisters,
     /// What its program counter means: after a system call it is a return address.
     pub position: Position,
+    /// The number of the object whose unwind table was lacking; 0 for none.
+    pub lacking: u32,
     /// The address of `stack`.
     pub stack_start: u64,
     /// The memory from a little below the stack pointer on, as far as it came along.
@@ -133,6 +135,7 @@ fn read_unwalked(header: &SampleHeader, bytes: &[u8]) -> Option<Unwalked> {
     for register in &mut registers {
         *register = words.next()?;
     }
+    let lacking = u32::try_from(words.next()?).ok()?;
     let stack_start = words.next()?;
     Some(Unwalked {
         registers,
@@ -141,6 +144,7 @@ fn read_unwalked(header: &SampleHeader, bytes: &[u8]) -> Option<Unwalked> {
         } else {
             Position::ReturnAddress
         },
+        lacking,
         stack_start,
         stack: stack.to_vec(),
     })
@@ -195,24 +199,24 @@ mod tests {
         let header = SampleHeader {
             kind: KIND_UNWALKED,
             kernel_count: 1,
-            user_count: 20,
+            user_count: 21,
             in_syscall: 1,
             ..header()
         };
-        let words: Vec<u64> = (100..121).collect();
+        let words: Vec<u64> = (100..122).collect();
         let sample = decode(&record(header, &words)).unwrap();
         assert_eq!((sample.kernel, sample.user), (vec![100], vec![]));
         let unwalked = sample.unwalked.unwrap();
         assert_eq!((unwalked.registers[0], unwalked.registers[16]), (101, 117));
         assert_eq!(unwalked.position, Position::ReturnAddress);
-        assert_eq!(unwalked.stack_start, 118);
-        let stack: Vec<u8> = [119_u64, 120]
+        assert_eq!((unwalked.lacking, unwalked.stack_start), (118, 119));
+        let stack: Vec<u8> = [120_u64, 121]
             .into_iter()
             .flat_map(u64::to_ne_bytes)
             .collect();
         assert_eq!(unwalked.stack, stack);
         let short = SampleHeader {
-            user_count: 17,
+            user_count: 18,
             ..header
         };
         assert!(decode(&record(short, &words)).is_none());

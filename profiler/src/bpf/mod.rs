@@ -418,7 +418,10 @@ fn load_object(settings: &Settings, ring_bytes: usize) -> Result<Ebpf, BpfError>
         task_stack_offset: kernel.offset("task_struct", "stack")?,
         kernel_frames: kernel_frames(),
         task_tgid_offset: kernel.offset("task_struct", "tgid")?,
-        area_length_offset: kernel.offset("vm_unmapped_area_info", "length")?,
+        // Without it what takes a library's place is noticed some milliseconds later.
+        area_length_offset: kernel
+            .offset("vm_unmapped_area_info", "length")
+            .unwrap_or(0),
         follow_children: u32::from(settings.follow == Follow::Yes),
         unwalked_ring_bytes: u32::try_from(ring_bytes / UNWALKED_PART)
             .expect("at most MAX_RING_BYTES"),
@@ -517,25 +520,33 @@ fn perf_program<'a>(bpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut Per
 }
 
 /// The programs that keep up with processes, and the tracepoints they are attached to.
-const LIFECYCLE: [(&str, &str); 3] = [
+const LIFECYCLE: [(&str, &str); 2] = [
     ("follow_fork", "sched_process_fork"),
     ("forget_exec", "sched_process_exec"),
-    ("forget_reused", "vm_unmapped_area"),
 ];
 
 fn attach_lifecycle(bpf: &mut Ebpf) -> Result<(), BpfError> {
     for (name, tracepoint) in LIFECYCLE {
-        let program = bpf.program_mut(name).ok_or(BpfError::Missing(name))?;
-        let program: &mut RawTracePoint = program
-            .try_into()
-            .map_err(|error| BpfError::program(name, error))?;
-        program
-            .load()
-            .map_err(|error| BpfError::program(name, error))?;
-        program
-            .attach(tracepoint)
-            .map_err(|error| BpfError::program(name, error))?;
+        attach(bpf, name, tracepoint)?;
     }
+    // From 5.8 on.
+    if let Err(error) = attach(bpf, "forget_reused", "vm_unmapped_area") {
+        log::debug!("address ranges that are given out again are noticed late: {error}");
+    }
+    Ok(())
+}
+
+fn attach(bpf: &mut Ebpf, name: &'static str, tracepoint: &'static str) -> Result<(), BpfError> {
+    let program = bpf.program_mut(name).ok_or(BpfError::Missing(name))?;
+    let program: &mut RawTracePoint = program
+        .try_into()
+        .map_err(|error| BpfError::program(name, error))?;
+    program
+        .load()
+        .map_err(|error| BpfError::program(name, error))?;
+    program
+        .attach(tracepoint)
+        .map_err(|error| BpfError::program(name, error))?;
     Ok(())
 }
 

@@ -154,6 +154,11 @@ impl Tables {
         self.unwind.mark_absent(slot);
     }
 
+    /// Says that an object's file cannot be read.
+    pub fn mark_unreadable(&mut self, slot: Slot) {
+        self.unwind.mark_unreadable(slot);
+    }
+
     /// Writes an object's unwind table and has the kernel side use it from now on.
     pub fn store(&mut self, slot: Slot, table: &Table) -> Stored {
         match self

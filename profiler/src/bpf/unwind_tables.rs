@@ -12,7 +12,8 @@ use profiler_common::{
     limits::{CHUNK_WORDS, MAX_TABLES},
     unwind::{
         IndexWord, MAX_RULES, NO_INFORMATION, NO_SLOT, Rule, TABLE_ABSENT, TABLE_ENTRY_WORDS,
-        TABLE_PENDING, TABLE_REFUSED, TABLE_RESIDENT, TableEntry, TablePlace, find_rule,
+        TABLE_PENDING, TABLE_REFUSED, TABLE_RESIDENT, TABLE_UNREADABLE, TableEntry, TablePlace,
+        find_rule,
     },
     walk::Knowledge,
 };
@@ -77,6 +78,8 @@ impl UnwindTables {
         };
         let entries = map(&tables, MAX_TABLES * TABLE_ENTRY_WORDS * 4)?;
         let rule_memory = map(&rules, MAX_RULES * 8)?;
+        // The stacks of objects that find no slot are cut.
+        entries.publish_word(STATE_WORD, TABLE_REFUSED);
         let no_information = Rule::NoInformation.encode();
         Ok(Self {
             _maps: [tables, rules],
@@ -105,6 +108,10 @@ impl UnwindTables {
 
     pub(super) fn mark_absent(&mut self, slot: Slot) {
         self.set_state(slot, TABLE_ABSENT);
+    }
+
+    pub(super) fn mark_unreadable(&mut self, slot: Slot) {
+        self.set_state(slot, TABLE_UNREADABLE);
     }
 
     pub(super) fn mark_refused(&mut self, slot: Slot) {

@@ -143,9 +143,33 @@ struct Process {
     ended_ns: Option<u64>,
 }
 
+impl Process {
+    /// The program that an exec started runs once its innermost frame lies in its own code: what was
+    /// before is gone.
+    fn settle(&mut self, innermost: Option<u64>) {
+        if innermost.is_some_and(|address| self.space.find(address).is_some()) {
+            self.before_exec = Space::default();
+        }
+    }
+}
+
+/// Whether a frame is a sample's first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Innermost {
+    Yes,
+    No,
+}
+
+impl Innermost {
+    fn at(depth: usize) -> Self {
+        if depth == 0 { Self::Yes } else { Self::No }
+    }
+}
+
 /// A table that the kernel side has or had.
 #[derive(Debug)]
 struct Snapshot {
+    pid: Pid,
     space: Space,
     /// Frames translated with it at or after this time may be wrong, and are translated anew.
     stale_from_ns: Option<u64>,
@@ -386,11 +410,21 @@ impl Processes {
             && process.ended_ns.is_none()
         {
             process.wants_table |= process.generation.is_none() && process.armed_ns.is_none();
-            let is_unknown = |place: &UserPlace| matches!(place, UserPlace::Unknown(_));
-            process.wants_scan |=
-                process.known_from_ns + RESCAN_NS < now_ns && stack.places.iter().any(is_unknown);
+        }
+        let is_unknown = |place: &UserPlace| matches!(place, UserPlace::Unknown(_));
+        if stack.stop == StopReason::UnknownCode || stack.places.iter().any(is_unknown) {
+            self.doubt(sample, now_ns);
         }
         stack
+    }
+
+    /// A sample's stack leads where its process is not known to map anything: it is read anew, if
+    /// that was not done just now.
+    pub fn doubt(&mut self, sample: &Sample, now_ns: u64) {
+        if let Some(process) = self.processes.get_mut(&sample.pid) {
+            let is_old = process.known_from_ns + RESCAN_NS < now_ns;
+            process.wants_scan |= process.ended_ns.is_none() && is_old;
+        }
     }
 
     /// The stack, up to the first frame that is not where the kernel side's table had it: it was
@@ -398,16 +432,15 @@ impl Processes {
     fn read_stack(&self, sample: &Sample, objects: &Objects) -> UserStack {
         let mut frames = Vec::with_capacity(sample.user.len());
         let mut stop = sample.user_stop;
-        for frame in &sample.user {
-            let place = self.place(sample, *frame, objects);
+        for (depth, frame) in sample.user.iter().enumerate() {
+            let place = self.place(sample, depth, objects);
             frames.push(Located {
                 place,
                 position: frame.position,
                 source: frame.source,
             });
-            if let Place::Object { object, .. } = frame.place
-                && !matches!(place, UserPlace::Object(id, _) if id.get() == object)
-            {
+            let is_last = depth + 1 == sample.user.len();
+            if !is_as_walked(frame, place, is_last) {
                 stop = StopReason::StaleMapping;
                 break;
             }
@@ -415,11 +448,13 @@ impl Processes {
         UserStack::confirmed(&frames, stop, objects)
     }
 
-    fn place(&self, sample: &Sample, frame: Frame, objects: &Objects) -> UserPlace {
+    fn place(&self, sample: &Sample, depth: usize, objects: &Objects) -> UserPlace {
+        let frame = sample.user[depth];
+        let of_address = |address| self.place_of_address(sample.pid, address, Innermost::at(depth));
         let (object, elf_address) = match frame.place {
             Place::Address(address) => {
                 let lookup = lookup_address(address, frame.position);
-                return self.place_of_address(sample.pid, lookup, frame.source);
+                return of_address(lookup);
             }
             Place::Object {
                 object,
@@ -428,8 +463,9 @@ impl Processes {
         };
         let lookup = ElfAddr(lookup_address(elf_address, frame.position));
         let object = object.filter(|id| objects.find(*id).is_some());
-        let (Some(object), Some(snapshot)) = (object, self.snapshots.get(&sample.generation))
-        else {
+        let snapshot = self.snapshots.get(&sample.generation);
+        let of_process = snapshot.filter(|snapshot| snapshot.pid == sample.pid);
+        let (Some(object), Some(snapshot)) = (object, of_process) else {
             return UserPlace::Unknown(elf_address);
         };
         if snapshot
@@ -441,8 +477,7 @@ impl Processes {
         // The table was out of date: back to the address, and forth with the right mappings. An
         // object may be mapped more than once; then all of its mappings must tell the same.
         let addresses = snapshot.space.runtime_addresses(object, lookup);
-        let mut places =
-            addresses.map(|address| self.place_of_address(sample.pid, address, frame.source));
+        let mut places = addresses.map(of_address);
         let first = places.next();
         match first.filter(|first| places.all(|place| place == *first)) {
             Some(place) => place,
@@ -450,13 +485,13 @@ impl Processes {
         }
     }
 
-    fn place_of_address(&self, pid: Pid, address: u64, source: Source) -> UserPlace {
+    fn place_of_address(&self, pid: Pid, address: u64, innermost: Innermost) -> UserPlace {
         let Some(process) = self.processes.get(&pid) else {
             return UserPlace::Unknown(address);
         };
         match unwalked::place_in(&process.space, address) {
             // The task's own registers: code that nothing maps now can only be the old program's.
-            UserPlace::Unknown(_) if source == Source::Exact => {
+            UserPlace::Unknown(_) if innermost == Innermost::Yes => {
                 unwalked::place_in(&process.before_exec, address)
             }
             place => place,
@@ -516,7 +551,7 @@ impl Processes {
             // What the old table has still holds, so the kernel side need not stop using one.
             let extended = had_table.then(|| tables.extend(*pid, &entries)).flatten();
             match extended {
-                Some(generation) => in_use(process, generation, &mut self.snapshots),
+                Some(generation) => in_use(*pid, process, generation, &mut self.snapshots),
                 None => process.armed_ns = tables.arm(*pid, &entries),
             }
         }
@@ -594,6 +629,23 @@ impl Processes {
     }
 }
 
+/// Whether a frame lies where the kernel side's table had it, so that the walk went on from it by the
+/// right rules. Of the last frame nothing depends on that.
+fn is_as_walked(frame: &Frame, place: UserPlace, is_last: bool) -> bool {
+    match (frame.place, place) {
+        (
+            Place::Object {
+                object,
+                elf_address,
+            },
+            UserPlace::Object(id, address),
+        ) => id.get() == object && address.0 == lookup_address(elf_address, frame.position),
+        (Place::Object { .. }, UserPlace::Jit(_) | UserPlace::Unknown(_)) => false,
+        (Place::Address(_), UserPlace::Object(..)) => is_last,
+        (Place::Address(_), UserPlace::Jit(_) | UserPlace::Unknown(_)) => true,
+    }
+}
+
 /// Whether a frame's return address follows a call, by its object's file. The place is that of the
 /// call, the address after it is the frame's.
 fn check_call(frame: &Located, objects: &Objects) -> Result<(), StopReason> {
@@ -628,12 +680,18 @@ fn use_table(
         process.wants_table = true;
         return;
     };
-    in_use(process, generation, snapshots);
+    in_use(pid, process, generation, snapshots);
 }
 
-fn in_use(process: &mut Process, generation: u32, snapshots: &mut HashMap<u32, Snapshot>) {
+fn in_use(
+    pid: Pid,
+    process: &mut Process,
+    generation: u32,
+    snapshots: &mut HashMap<u32, Snapshot>,
+) {
     process.generation = Some(generation);
     let snapshot = Snapshot {
+        pid,
         space: process.space.clone(),
         stale_from_ns: None,
     };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{bpf::Comm, target::Tid};
-use profiler_common::frame::Position;
+use profiler_common::frame::{Frame, Position};
 
 const PID: Pid = Pid(4_000_000);
 const CHILD: Pid = Pid(4_000_001);
@@ -68,6 +68,7 @@ impl Table {
         let process = self.processes.processes.get_mut(&pid).unwrap();
         process.generation = Some(generation);
         let snapshot = Snapshot {
+            pid,
             space: process.space.clone(),
             stale_from_ns: None,
         };
@@ -290,9 +291,17 @@ fn registers_that_an_exec_left_behind_are_the_old_programs() {
         table.place(&at(PID, 4, 0x5010)).0.as_deref(),
         Some("/bin/sh")
     );
-    let mut caller = at(PID, 4, 0x5010);
-    caller.user[0].source = Source::FramePointer;
-    assert_eq!(table.place(&caller).0, None);
+    // Its callers are nobody's any more.
+    let mut called = at(PID, 4, 0x5010);
+    called.user.push(Frame {
+        position: Position::ReturnAddress,
+        ..called.user[0]
+    });
+    let stack = table.processes.user_stack(&called, 4, &mut table.objects);
+    assert_eq!(
+        (stack.places.len(), stack.stop),
+        (1, StopReason::StaleMapping)
+    );
     table.map(5, PID, 0x5000, "/bin/ls");
     assert_eq!(
         table.place(&at(PID, 6, 0x5010)).0.as_deref(),

@@ -50,8 +50,16 @@ impl Processes {
         let Some(process) = self.processes.get_mut(&sample.pid) else {
             return CodeSpace::unknown(sample.pid);
         };
-        // The kernel side would not have asked if it had a table that is right.
-        process.wants_table |= process.ended_ns.is_none() && process.armed_ns.is_none();
+        // The table that we think it has, if any, was taken out of the kernel.
+        let has_table = process.armed_ns.is_some()
+            || (sample.generation != 0 && process.generation == Some(sample.generation));
+        process.wants_table |= process.ended_ns.is_none() && !has_table;
+        process.settle(
+            sample
+                .unwalked
+                .as_ref()
+                .map(|unwalked| unwalked.registers[16]),
+        );
         CodeSpace {
             pid: sample.pid,
             space: process.space.clone(),

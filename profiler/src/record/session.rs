@@ -22,10 +22,10 @@ use super::{
 };
 use crate::{
     bpf::{Counts, Sample, Sampler, Settings, Stacks, now_ns},
-    object::Objects,
+    object::{ObjectId, Objects},
     process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
     profile::{LabelKey, Mapping, MappingKind, Profile, StringId},
-    residency::Residency,
+    residency::{Prospect, Residency},
     symbolize::KernelNames,
     target::{
         self, Follow, Pid, Targets,
@@ -65,6 +65,8 @@ pub(super) struct Session {
     collector: Collector,
     residency: Residency,
     waiting: Waiting,
+    /// Tables that were there when those that wait were last tried.
+    tried_with: u64,
     /// Whether samples arrived unwalked when the rings were last emptied.
     had_unwalked: bool,
     exits: ExitWatch,
@@ -129,6 +131,7 @@ impl Session {
             objects: Objects::default(),
             residency: Residency::new(),
             waiting: Waiting::default(),
+            tried_with: 0,
             had_unwalked: false,
             timeline: Timeline::default(),
             first_sample_ns: None,
@@ -323,6 +326,7 @@ impl Session {
     fn take(&mut self, sample: &Sample, now_ns: u64) {
         self.first_sample_ns.get_or_insert(sample.time_ns);
         if sample.unwalked.is_some() {
+            self.request_lacking(sample);
             let space = self.processes.code_space(sample, now_ns, &mut self.objects);
             self.walk(Held {
                 sample: sample.clone(),
@@ -341,13 +345,35 @@ impl Session {
     /// Walks a stack that arrived unwalked, or has it wait for a table.
     fn walk(&mut self, held: Held) {
         let stack = self.walked(&held);
-        match stack.wants.filter(|_| stack.stop == StopReason::NoTableYet) {
-            Some(object) if self.waiting.has_room() => {
-                self.residency
-                    .request(object, self.sampler.tables(), &self.objects);
-                self.waiting.push(held);
-            }
-            _ => self.add(&held.sample, &stack),
+        let prospect = match stack.wants {
+            Some(object) => self
+                .residency
+                .request(object, self.sampler.tables(), &self.objects),
+            None => Prospect::None,
+        };
+        if stack.stop == StopReason::UnknownCode {
+            self.processes.doubt(&held.sample, now_ns());
+        }
+        if prospect == Prospect::ToCome
+            && stack.stop == StopReason::NoTableYet
+            && self.waiting.has_room()
+        {
+            self.waiting.push(held);
+        } else {
+            self.add(&held.sample, &stack);
+        }
+    }
+
+    /// What the kernel side lacked may lie beyond the part of the stack that came along.
+    fn request_lacking(&mut self, sample: &Sample) {
+        let lacking = sample
+            .unwalked
+            .as_ref()
+            .map_or(0, |unwalked| unwalked.lacking);
+        let lacking = ObjectId::from_wire(lacking);
+        if let Some(object) = lacking.filter(|object| self.objects.find(*object).is_some()) {
+            self.residency
+                .request(object, self.sampler.tables(), &self.objects);
         }
     }
 
@@ -363,8 +389,12 @@ impl Session {
         }
     }
 
-    /// Tries those that wait again.
+    /// Tries those that wait again, if there is a table that was not there.
     fn walk_waiting(&mut self) {
+        let installed = self.residency.installed();
+        if std::mem::replace(&mut self.tried_with, installed) == installed {
+            return;
+        }
         for held in self.waiting.take() {
             self.walk(held);
         }
@@ -465,9 +495,12 @@ impl Session {
     /// Walks what still waits, once its tables are made.
     fn walk_the_rest(&mut self) {
         let deadline = Instant::now() + LAST_PATIENCE;
-        while !self.waiting.is_empty() && Instant::now() < deadline {
-            self.residency
-                .wait_for_one(LAST_PATIENCE, self.sampler.tables());
+        while !self.waiting.is_empty() {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let next = self.residency.wait_for_one(left, self.sampler.tables());
+            if next.is_none() {
+                break;
+            }
             self.walk_waiting();
         }
         for held in self.waiting.take() {

@@ -39,6 +39,8 @@ enum State {
     Refused { at_ns: u64 },
     /// The object has none.
     Absent,
+    /// The object's file cannot be read.
+    Unreadable,
 }
 
 #[derive(Debug)]
@@ -64,7 +66,17 @@ pub struct Residency {
     entries: HashMap<ObjectId, Entry>,
     workers: Workers,
     counts: Residents,
+    installed: u64,
     now_ns: u64,
+}
+
+/// What to expect of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prospect {
+    /// It is being made: a stack that lacks it may wait.
+    ToCome,
+    /// It is there, or will not be.
+    None,
 }
 
 impl Residency {
@@ -75,6 +87,7 @@ impl Residency {
             entries: HashMap::new(),
             workers: Workers::new(),
             counts: Residents::default(),
+            installed: 0,
             now_ns: 0,
         }
     }
@@ -94,31 +107,39 @@ impl Residency {
         Some(slot)
     }
 
-    /// Has an object's table made, if it is not made or under way.
-    pub fn request(&mut self, object: ObjectId, tables: &mut Tables, objects: &Objects) {
+    /// Has an object's table made, if it is not made or under way. Tells whether it is to come.
+    pub fn request(
+        &mut self,
+        object: ObjectId,
+        tables: &mut Tables,
+        objects: &Objects,
+    ) -> Prospect {
         if self.slot(object, tables).is_none() {
-            return;
+            return Prospect::None;
         }
         let Some(entry) = self.entries.get_mut(&object) else {
-            return;
+            return Prospect::None;
         };
         entry.used_ns = self.now_ns;
         let is_wanted = match entry.state {
             State::Unneeded => true,
             State::Refused { at_ns } => at_ns + RETRY_NS < self.now_ns,
-            State::UnderWay | State::Resident | State::Absent => false,
+            State::UnderWay => return Prospect::ToCome,
+            State::Resident | State::Absent | State::Unreadable => false,
         };
         if !is_wanted {
-            return;
+            return Prospect::None;
         }
         match job(object, objects) {
             Some(job) => {
                 entry.state = State::UnderWay;
                 self.workers.submit(job);
+                Prospect::ToCome
             }
             None => {
-                entry.state = State::Absent;
-                tables.mark_absent(entry.slot);
+                entry.state = State::Unreadable;
+                tables.mark_unreadable(entry.slot);
+                Prospect::None
             }
         }
     }
@@ -134,11 +155,17 @@ impl Residency {
         }
     }
 
-    /// Takes over the next that is compiled, if one is under way.
-    pub fn wait_for_one(&mut self, patience: Duration, tables: &mut Tables) {
-        if let Some(done) = self.workers.next(patience) {
-            self.install(&done, tables);
-        }
+    /// Takes over the next that is compiled. `None` if none is under way, or none came in time.
+    pub fn wait_for_one(&mut self, patience: Duration, tables: &mut Tables) -> Option<()> {
+        let done = self.workers.next(patience)?;
+        self.install(&done, tables);
+        Some(())
+    }
+
+    /// How many tables were taken over so far, or turned out not to be.
+    #[must_use]
+    pub fn installed(&self) -> u64 {
+        self.installed
     }
 
     /// Takes over what is compiled by now.
@@ -148,6 +175,7 @@ impl Residency {
     }
 
     fn install(&mut self, done: &Done, tables: &mut Tables) {
+        self.installed += 1;
         let Some(slot) = self.entries.get(&done.object).map(|entry| entry.slot) else {
             return; // Nobody maps the object any more.
         };
@@ -158,8 +186,13 @@ impl Residency {
             }
             Err(error) => {
                 log::debug!("object {}: no unwind table: {error}", done.object.get());
-                tables.mark_absent(slot);
-                State::Absent
+                if error.describes_nothing() {
+                    tables.mark_absent(slot);
+                    State::Absent
+                } else {
+                    tables.mark_unreadable(slot);
+                    State::Unreadable
+                }
             }
         };
         if let Some(entry) = self.entries.get_mut(&done.object) {
@@ -226,6 +259,7 @@ impl Residency {
             State::Unneeded | State::UnderWay => Err(StopReason::NoTableYet),
             State::Refused { .. } => Err(StopReason::TableMemoryFull),
             State::Absent => Ok(Knowledge::NoTable),
+            State::Unreadable => Err(StopReason::ObjectUnreadable),
         }
     }
 

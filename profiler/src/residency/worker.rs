@@ -3,12 +3,14 @@
 use std::{
     collections::VecDeque,
     fs::File,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
         mpsc::{self, Receiver, RecvTimeoutError, Sender},
     },
-    thread::{self, JoinHandle},
+    thread,
     time::Duration,
 };
 
@@ -45,7 +47,7 @@ type Shared = Arc<(Mutex<Queue>, Condvar)>;
 /// The threads that compile, started with the first job.
 pub(super) struct Workers {
     queue: Shared,
-    threads: Vec<JoinHandle<()>>,
+    threads: usize,
     sender: Sender<Done>,
     done: Receiver<Done>,
     under_way: usize,
@@ -56,7 +58,7 @@ impl Workers {
         let (sender, done) = mpsc::channel();
         Self {
             queue: Shared::default(),
-            threads: Vec::new(),
+            threads: 0,
             sender,
             done,
             under_way: 0,
@@ -67,10 +69,10 @@ impl Workers {
     pub(super) fn submit(&mut self, job: Job) {
         self.under_way += 1;
         let cpus = thread::available_parallelism().map_or(1, usize::from);
-        if self.threads.len() < self.under_way.min(MOST_WORKERS).min(cpus) {
+        if self.threads < self.under_way.min(MOST_WORKERS).min(cpus) {
             self.start_thread();
         }
-        if self.threads.is_empty() {
+        if self.threads == 0 {
             // Better late than never.
             let (object, table) = (job.object, compile(&job));
             let _ = self.sender.send(Done { object, table });
@@ -89,7 +91,7 @@ impl Workers {
             .name("unwind-tables".to_owned())
             .spawn(move || work(&queue, &sender));
         match started {
-            Ok(thread) => self.threads.push(thread),
+            Ok(_) => self.threads += 1,
             // With another thread the jobs get done all the same.
             Err(error) => log::debug!("cannot start a thread: {error}"),
         }
@@ -118,10 +120,7 @@ impl Drop for Workers {
         queue.jobs.clear();
         drop(queue);
         wake.notify_all();
-        for thread in self.threads.drain(..) {
-            // One that panicked has said so.
-            let _ = thread.join();
-        }
+        // A thread that compiles still ends when it is done: nobody need wait for it.
     }
 }
 
@@ -139,7 +138,9 @@ fn work((queue, wake): &(Mutex<Queue>, Condvar), done: &Sender<Done>) {
         };
         drop(waiting);
         let object = job.object;
-        let table = compile(&job);
+        // A file that is beyond our compiler costs its own stacks.
+        let table = catch_unwind(AssertUnwindSafe(|| compile(&job)))
+            .unwrap_or_else(|_| Err(CompileError::Read(io::Error::other("the compiler failed"))));
         if done.send(Done { object, table }).is_err() {
             return;
         }

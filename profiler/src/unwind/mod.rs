@@ -221,6 +221,15 @@ pub enum CompileError {
 }
 
 impl CompileError {
+    /// Whether the file was read, and describes no code of ours. If not, it may well describe some.
+    #[must_use]
+    pub fn describes_nothing(&self) -> bool {
+        match self {
+            Self::NotElf(_) | Self::OtherMachine | Self::NoCode | Self::NoFrames => true,
+            Self::Read(_) | Self::Compressed | Self::TooLong(_) => false,
+        }
+    }
+
     /// What to do next.
     #[must_use]
     pub fn advice(&self) -> &'static str {
