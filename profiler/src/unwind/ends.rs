@@ -40,6 +40,12 @@ const OUTERMOST: [&[u8]; 4] = [
     b"start",
     b"start_c11",
 ];
+/// Most addresses of functions that never return. A C library has two, under three names.
+const MOST_NEVER_RETURN: usize = 8;
+/// Most functions that may hold the calls. A C library has four, and a program may name others so.
+const MOST_OUTERMOST: usize = 16;
+/// Most symbols of a table that is read: far more than a C library or a program with one in it has.
+pub(super) const MOST_SYMBOLS: usize = 1 << 20;
 /// Bytes of an `Elf64_Sym`.
 const SYMBOL_BYTES: usize = 24;
 /// Most code looked through, in bytes.
@@ -88,7 +94,8 @@ struct Library {
 }
 
 impl Library {
-    /// `None` for what is none, or has none in it.
+    /// `None` for what is none, or has none in it, or has more of these functions than any has: each
+    /// direct call is compared with all of them.
     fn read(file: &File) -> Option<Self> {
         let cache = ReadCache::new(file);
         let header = FileHeader64::<Little>::parse(&cache).ok()?;
@@ -97,7 +104,7 @@ impl Library {
             let mut library = Self::default();
             let (mut starts_program, mut imports) = (false, false);
             for symbol in exported.iter() {
-                library.add(&symbol);
+                library.add(&symbol)?;
                 starts_program |= symbol.is_function() && symbol.name == STARTS_PROGRAM;
                 imports |= !symbol.is_defined() && !symbol.name.is_empty();
             }
@@ -112,21 +119,26 @@ impl Library {
         let mut library = Self::default();
         let mut outermost = Vec::new();
         for symbol in symbols.iter() {
-            library.add(&symbol);
+            library.add(&symbol)?;
             if symbol.is_function() && OUTERMOST.contains(&symbol.name) {
                 outermost.push((symbol.value, symbol.value.saturating_add(symbol.size)));
+            }
+            if outermost.len() > MOST_OUTERMOST {
+                return None;
             }
         }
         library.outermost = Some(outermost);
         (!library.never_return.is_empty()).then_some(library)
     }
 
-    fn add(&mut self, symbol: &Symbol<'_>) {
+    /// Notes a function that never returns. `None` if there are too many.
+    fn add(&mut self, symbol: &Symbol<'_>) -> Option<()> {
         let is_it =
             symbol.is_function() && symbol.is_global() && NEVER_RETURN.contains(&symbol.name);
         if is_it && !self.never_return.contains(&symbol.value) {
             self.never_return.push(symbol.value);
         }
+        (self.never_return.len() <= MOST_NEVER_RETURN).then_some(())
     }
 
     /// Looks for the calls in a range of code.
@@ -202,7 +214,7 @@ impl Symbol<'_> {
 }
 
 impl Symbols {
-    /// Reads the first table of a kind.
+    /// Reads the first table of a kind, unless it is too long.
     fn read<'a>(
         file: &File,
         sections: &SectionTable<'a, FileHeader64<Little>, &'a ReadCache<&File>>,
@@ -211,6 +223,9 @@ impl Symbols {
         let symbols = sections
             .iter()
             .find(|section| section.sh_type(Little) == kind)?;
+        if symbols.sh_size(Little) > (MOST_SYMBOLS * SYMBOL_BYTES) as u64 {
+            return None;
+        }
         let names = sections.section(symbols.link(Little)).ok()?;
         let read = |section| place_of(section, Packing::None)?.read(file).ok();
         Some(Self {

@@ -600,3 +600,41 @@ fn tables_of_symbols_that_are_broken_have_no_names() {
         check_ends(&library, if at == 40 { &[17] } else { &[] });
     }
 }
+
+#[test]
+fn an_object_with_more_such_functions_than_a_c_library_has_is_none() {
+    let code = || ending(16, &BY_RBX, &INT_ON);
+    let of = |kind, functions: Functions<'_>| {
+        let program = Elf::program().with_code(code());
+        program.with_symbols(kind, functions)
+    };
+    // The last one is the one that is called.
+    let exits = |count| {
+        let first = NEVER_RETURNS + 1 - count;
+        (first..first + count).map(|at| ("exit", Some((at, 1))))
+    };
+    let main = ("__libc_start_main", Some((0, 0x40)));
+    for (kind, name_count) in [(DYNAMIC_SYMBOLS, 1), (SYMBOLS, 1), (SYMBOLS, 16)] {
+        let named = vec![main; name_count];
+        let with = |count| of(kind, &exits(count).chain(named.clone()).collect::<Vec<_>>());
+        check_ends(&with(8), &[17]);
+        check_ends(&with(9), &[]);
+    }
+    let named = |count| {
+        let starts = vec![("start", Some((0, 0x40))); count];
+        of(SYMBOLS, &exits(1).chain(starts).collect::<Vec<_>>())
+    };
+    check_ends(&named(16), &[17]);
+    check_ends(&named(17), &[]);
+}
+
+#[test]
+fn a_table_of_too_many_symbols_is_not_read() {
+    let with = |count: usize| {
+        let mut library = Elf::library(ending(16, &BY_RBX, &INT_ON));
+        library.sections[1].3.resize(24 * count, 0);
+        library
+    };
+    check_ends(&with(ends::MOST_SYMBOLS), &[17]);
+    check_ends(&with(ends::MOST_SYMBOLS + 1), &[]);
+}

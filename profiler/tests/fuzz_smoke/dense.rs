@@ -6,6 +6,7 @@ const BYTES: usize = 512 << 10;
 /// The costly inputs of one target.
 pub(crate) fn inputs(target: &str) -> Vec<Vec<u8>> {
     match target {
+        "unwind_file" => vec![library()],
         "unwind_sections" => vec![common_entries(), functions(), rows()],
         "proc_maps" => vec![
             b"0-1 --x 0 0:0 1\n".repeat(BYTES / 16),
@@ -73,4 +74,49 @@ fn rows() -> Vec<u8> {
         entry(&mut section, to_common, &function);
     }
     section
+}
+
+/// A C library that exports as many functions as fit, all of one name, and whose code is the first
+/// byte of a direct call again and again.
+fn library() -> Vec<u8> {
+    const CODE: u64 = 0x1000;
+    let names = b"\0exit\0__libc_start_main\0";
+    let code = vec![0xe8; BYTES / 2];
+    let mut symbols = vec![0; 24];
+    for number in 0..(BYTES / 2 / 24) as u64 {
+        let name: u32 = if number == 0 { 6 } else { 1 };
+        symbols.extend(name.to_le_bytes());
+        // A global function of section 1.
+        symbols.extend([0x12, 0, 1, 0]);
+        symbols.extend(words(&[CODE + number, 1]));
+    }
+    // ELF, 64 bits, little-endian; a library for x86-64; one segment, then four sections.
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    file.extend([3, 0, 62, 0, 1, 0, 0, 0]);
+    file.extend(words(&[0, 64, 64 + 56]));
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 1, 0, 64, 0, 4, 0, 3, 0]);
+    let mut offset = 64 + 56 + 4 * 64;
+    let code_bytes = code.len() as u64;
+    file.extend(words(&[1 | 5 << 32, offset, CODE, CODE]));
+    file.extend(words(&[code_bytes, code_bytes, 1]));
+    // Of each section its kind, flags, address, the one that it links to, and bytes.
+    let sections = [
+        (0, 0, 0, 0, &[][..]),
+        (1, 6, CODE, 0, &code),
+        (11, 2, 0, 3, &symbols),
+        (3, 0, 0, 0, names),
+    ];
+    for (kind, flags, address, link, bytes) in sections {
+        let length = bytes.len() as u64;
+        file.extend(words(&[kind << 32, flags, address, offset]));
+        file.extend(words(&[length, link, 1, 0]));
+        offset += length;
+    }
+    file.extend([code, symbols, names.to_vec()].concat());
+    file
+}
+
+fn words(words: &[u64]) -> Vec<u8> {
+    words.iter().copied().flat_map(u64::to_le_bytes).collect()
 }
