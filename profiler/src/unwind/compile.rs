@@ -22,8 +22,8 @@ use super::{
 
 /// Most rows compiled of one object.
 pub const MOST_ROWS: usize = 1 << 23;
-/// Most functions compiled of one object.
-const MOST_FUNCTIONS: usize = 1 << 21;
+/// Most functions in the code looked at in one section, whether they are compiled or not.
+pub(super) const MOST_FUNCTIONS: usize = 1 << 21;
 /// Most bytes from the first address of code to the last; what lies beyond has no rules.
 const MOST_SPAN: u64 = 1 << 30;
 /// Rules whose numbers are kept at hand.
@@ -161,10 +161,14 @@ struct Compiler<'s> {
     rbx: Rbx,
     base: u64,
     functions: Vec<Function>,
+    /// Functions looked at in the section.
+    seen: usize,
     /// Rows of the section's functions, in its order.
     rows: Vec<TableRow>,
     /// The rows of the sections before, joined.
     joined: Vec<TableRow>,
+    /// The places of those among them that have no rule.
+    unruled: Vec<u32>,
     /// Where the frame pointer is if the section does not say.
     unsaid: SavedFp,
     rules: Vec<Rule>,
@@ -184,8 +188,10 @@ impl<'s> Compiler<'s> {
             rbx,
             base: first - first % BUCKET_BYTES,
             functions: Vec::new(),
+            seen: 0,
             rows: Vec::new(),
             joined: Vec::new(),
+            unruled: Vec::new(),
             unsaid: SavedFp::Same,
             rules: vec![Rule::NoInformation],
             numbers: HashMap::from([(Rule::NoInformation.encode(), NO_INFORMATION)]),
@@ -218,17 +224,17 @@ impl<'s> Compiler<'s> {
         self.join();
     }
 
-    /// Whether the sections before have rules for all of a range.
+    /// Whether the sections before have rules for all of a range. It is asked for each function, so
+    /// it takes two searches and does not depend on how many rows the range has.
     fn is_ruled(&self, start: u64, end: u64) -> bool {
         let offset = |row: &TableRow| self.base + u64::from(row.offset);
         let after = self.joined.partition_point(|row| offset(row) <= start);
         let Some(first) = after.checked_sub(1) else {
             return false;
         };
-        self.joined[first..]
-            .iter()
-            .take_while(|row| offset(row) < end)
-            .all(|row| row.rule != NO_INFORMATION)
+        let gap = self.unruled.partition_point(|row| (*row as usize) < first);
+        let gap = self.unruled.get(gap).map(|row| self.joined[*row as usize]);
+        gap.is_none_or(|row| offset(&row) >= end)
     }
 
     /// Compiles one function. One outside of the code (the linker dropped it) is none.
@@ -244,12 +250,13 @@ impl<'s> Compiler<'s> {
             return;
         };
         let end = start.saturating_add(fde.len()).min(code.end);
-        if self.is_ruled(start, end) {
+        self.seen += 1;
+        let too_many = self.seen > MOST_FUNCTIONS;
+        if !too_many && self.is_ruled(start, end) {
             return;
         }
         self.coverage.functions += 1;
-        let is_full = self.functions.len() >= MOST_FUNCTIONS || self.is_full();
-        if is_full || end - self.base > MOST_SPAN {
+        if too_many || self.is_full() || end - self.base > MOST_SPAN {
             return self.fail(Cause::TooLarge, end - start);
         }
         let first_row = self.rows.len();
@@ -384,12 +391,18 @@ impl<'s> Compiler<'s> {
         }
         joined.push(covered, NO_INFORMATION);
         self.functions = Vec::new();
+        self.seen = 0;
         self.rows = Vec::new();
         self.joined = if self.joined.is_empty() {
             joined.0
         } else {
             overlaid(&self.joined, &joined.0)
         };
+        let rows = (0..).zip(&self.joined);
+        self.unruled = rows
+            .filter(|(_, row)| row.rule == NO_INFORMATION)
+            .map(|(place, _)| place)
+            .collect();
     }
 
     /// Adds the rule of outermost frames for single bytes of code, sorted, that have no rule.

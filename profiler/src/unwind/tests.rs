@@ -1,6 +1,9 @@
 //! Tables of hand-written call frame information.
 
-use std::io::Write;
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use gimli::BaseAddresses;
 use profiler_common::unwind::{
@@ -506,6 +509,40 @@ fn debug_frame_counts_where_eh_frame_has_no_rule() {
     assert_eq!((coverage.functions, coverage.debug_functions), (5, 3));
 }
 
+/// `.eh_frame` with many rows of one function, and `.debug_frame` with its description again and
+/// again, which adds nothing.
+fn described_again(rows: usize, functions: usize) -> Sections {
+    let step = |row: usize| [DEF_CFA_OFFSET, 8 + 8 * (row % 2) as u8, ADVANCE | 1];
+    let steps: Vec<u8> = (0..rows).flat_map(step).collect();
+    let eh = Frames::eh().function(0, rows as u64, &steps);
+    let mut debug = Frames::new(FrameFormat::DebugFrame);
+    let shared = debug.bytes.len();
+    debug = debug.function(0, rows as u64, &[]);
+    let function = debug.bytes.split_off(shared);
+    debug.bytes.extend(function.repeat(functions));
+    both(eh, debug)
+}
+
+#[test]
+fn a_function_that_is_ruled_takes_no_longer_for_having_many_rows() {
+    let started = Instant::now();
+    let table = Table::of_sections(&described_again(200_000, 20_000));
+    assert_eq!(table.rows().len(), 200_001);
+    assert_eq!(table.coverage().debug_functions, 0);
+    // Without optimization; to look at each row would take minutes.
+    let took = started.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+}
+
+#[test]
+fn functions_that_are_ruled_count_among_the_most_that_are_looked_at() {
+    let sections = described_again(1, compile::MOST_FUNCTIONS + 3);
+    let lost = Table::of_sections(&sections)
+        .coverage()
+        .inexpressible(Cause::TooLarge);
+    assert_eq!(lost, Extent { rows: 3, bytes: 3 });
+}
+
 #[test]
 fn go_code_has_its_frame_pointer_where_it_is_framed_and_c_code_in_it_has_not() {
     const SAME_RBP: [u8; 2] = [0x08, 6];
@@ -562,10 +599,10 @@ fn three_million_rows_compile_within_bounds() {
     let mut sections = frames.sections();
     sections.code[0].end = CODE + 40 * FUNCTIONS;
     let before = peak_kib();
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let table = Table::of_sections(&sections);
     let compiled = started.elapsed();
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let layout = Layout::of(&table, 0, Some);
     let laid_out = started.elapsed();
     let rows = table.rows().len();
