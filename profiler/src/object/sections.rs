@@ -24,7 +24,7 @@ use object::{
 
 /// The sections whose code is entries of linkage.
 const LINKAGE: [&[u8]; 3] = [b".plt", b".plt.sec", b".plt.got"];
-/// The sections that tell whose addresses the entries jump by.
+/// The sections that tell whose addresses the entries jump by, in the order that they are read in.
 const RELOCATIONS: [&[u8]; 2] = [b".rela.plt", b".rela.dyn"];
 /// Bytes of an entry where its section does not tell.
 const USUAL_ENTRY_BYTES: u64 = 16;
@@ -36,8 +36,8 @@ const JUMP_BYTES: usize = 6;
 const RELOCATION_BYTES: usize = 24;
 /// Relocations read at a time.
 const RELOCATIONS_AT_ONCE: usize = 4096;
-/// Most bytes of relocations looked through of one section. A browser has 10 MB of them.
-const MOST_RELOCATION_BYTES: u64 = 64 << 20;
+/// Most bytes of relocations looked through of one object. A browser has 10 MB of them.
+const MOST_RELOCATION_BYTES: u64 = 16 << 20;
 /// Bytes of an `Elf64_Sym`.
 const SYMBOL_BYTES: u64 = 24;
 /// The longest name of a symbol, in bytes.
@@ -79,7 +79,8 @@ struct CodeSection {
 #[derive(Debug, Default)]
 pub struct CodeSections {
     code: Vec<CodeSection>,
-    relocations: Vec<Place>,
+    /// The first section of each name in [`RELOCATIONS`].
+    relocations: [Option<Place>; RELOCATIONS.len()],
     /// `.dynsym` and its names.
     symbols: Option<(Place, Place)>,
 }
@@ -110,8 +111,9 @@ impl CodeSections {
                     entry_bytes: LINKAGE.contains(&name).then(|| entry_bytes(section)),
                 });
             }
-            if section.sh_type(Little) == elf::SHT_RELA && RELOCATIONS.contains(&name) {
-                found.relocations.push(Place::of(section));
+            let wanted = RELOCATIONS.iter().position(|wanted| *wanted == name);
+            if let Some(wanted) = wanted.filter(|_| section.sh_type(Little) == elf::SHT_RELA) {
+                found.relocations[wanted].get_or_insert_with(|| Place::of(section));
             }
             if section.sh_type(Little) == elf::SHT_DYNSYM {
                 let names = sections.get(section.sh_link(Little) as usize);
@@ -186,9 +188,11 @@ impl CodeSections {
     fn symbols_of_slots(&self, file: &File, slots: &HashSet<u64>) -> HashMap<u64, u32> {
         let mut symbols = HashMap::new();
         let mut block = vec![0; RELOCATION_BYTES * RELOCATIONS_AT_ONCE];
-        for place in &self.relocations {
+        let mut left = MOST_RELOCATION_BYTES;
+        for place in self.relocations.iter().flatten() {
             let mut at = 0;
-            let bytes = place.bytes.min(MOST_RELOCATION_BYTES);
+            let bytes = place.bytes.min(left);
+            left -= bytes;
             while at < bytes && symbols.len() < slots.len() {
                 let length = (bytes - at).min(block.len() as u64) as usize;
                 let offset = place.file_offset.saturating_add(at);
@@ -419,6 +423,50 @@ mod tests {
         let names = CodeSections::read(&file).linkage_names(&file, &wanted);
         assert_eq!(names.len(), 4);
         assert_eq!(names[&(PLT + 33)], "write@plt");
+    }
+
+    /// The name of an entry that has a relocation in one of these sections.
+    #[track_caller]
+    fn check_relocations(sections: Vec<Section>, expected: Option<&str>) {
+        let [symbols, names] = symbols(&["read"]);
+        let mut all = vec![
+            section(".dynstr", 3, 0, names),
+            section(".dynsym", 11, 0, symbols),
+            section(".plt", 1, PLT, jump(PLT, 0x4018)),
+        ];
+        all.extend(sections);
+        let file = file(all);
+        let names = CodeSections::read(&file).linkage_names(&file, &[PLT]);
+        assert_eq!(names.get(&PLT).map(String::as_str), expected);
+    }
+
+    #[test]
+    fn relocations_are_read_of_the_first_section_of_a_name() {
+        let of = |name, relocations| section(name, 4, 0, relocations);
+        let it = || relocation(0x4018, 1, elf::R_X86_64_JUMP_SLOT.0);
+        let other = || relocation(0x4020, 1, elf::R_X86_64_JUMP_SLOT.0);
+        for name in [".rela.plt", ".rela.dyn"] {
+            check_relocations(vec![of(name, it()), of(name, other())], Some("read@plt"));
+            check_relocations(vec![of(name, other()), of(name, it())], None);
+        }
+        let both = vec![of(".rela.dyn", other()), of(".rela.plt", it())];
+        check_relocations(both, Some("read@plt"));
+    }
+
+    #[test]
+    fn the_relocations_read_of_one_object_are_bounded() {
+        // Three relocations in the section that is read first, and this many before the one.
+        let check_behind = |count: u64, expected| {
+            let mut late = vec![0; RELOCATION_BYTES * count as usize];
+            late.extend(relocation(0x4018, 1, elf::R_X86_64_GLOB_DAT.0));
+            let early = vec![0; 3 * RELOCATION_BYTES];
+            let sections = [(".rela.dyn", late), (".rela.plt", early)];
+            let sections = sections.map(|(name, bytes)| section(name, 4, 0, bytes));
+            check_relocations(sections.into(), expected);
+        };
+        let most = MOST_RELOCATION_BYTES / RELOCATION_BYTES as u64;
+        check_behind(most - 4, Some("read@plt"));
+        check_behind(most - 3, None);
     }
 
     #[test]
