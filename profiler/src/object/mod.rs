@@ -13,13 +13,13 @@ mod sections;
 
 use std::{
     cell::RefCell,
-    collections::{HashMap, HashSet},
     fs::File,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
 pub use elf::Segment;
+use foldhash::{HashMap, HashSet};
 use profiler_common::code::{CALL_BYTES, SIGNAL_RETURN, follows_call};
 pub use sections::CodeSections;
 

@@ -11,12 +11,9 @@ mod maps;
 mod space;
 mod unwalked;
 
-use std::{
-    collections::{HashMap, HashSet},
-    io,
-    sync::Arc,
-};
+use std::{collections::HashSet, io, sync::Arc};
 
+use foldhash::HashMap;
 use profiler_common::{
     frame::{Frame, Place, Position, Source},
     mapping::{MappingEntry, SWITCHES_STACKS},
@@ -195,11 +192,11 @@ impl Processes {
     pub fn new(scope: Scope) -> Self {
         Self {
             scope,
-            processes: HashMap::new(),
-            snapshots: HashMap::new(),
+            processes: HashMap::default(),
+            snapshots: HashMap::default(),
             retired: Vec::new(),
             events_lost: 0,
-            turns: HashMap::new(),
+            turns: HashMap::default(),
             this_batch_ns: 0,
             last_batch_ns: 0,
         }

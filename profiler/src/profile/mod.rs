@@ -9,7 +9,9 @@
 mod merge;
 mod summary;
 
-use std::{collections::HashMap, hash::Hash};
+use std::hash::Hash;
+
+use foldhash::HashMap;
 
 pub use summary::{Hot, hottest};
 
@@ -251,8 +253,8 @@ impl Profile {
             functions: Interner::default(),
             mappings: Interner::default(),
             locations: Vec::new(),
-            location_ids: HashMap::new(),
-            samples: HashMap::new(),
+            location_ids: HashMap::default(),
+            samples: HashMap::default(),
         }
     }
 
@@ -436,7 +438,7 @@ impl<T> Default for Interner<T> {
     fn default() -> Self {
         Self {
             items: Vec::new(),
-            ids: HashMap::new(),
+            ids: HashMap::default(),
         }
     }
 }

@@ -1,11 +1,8 @@
 //! From samples to a profile: each frame becomes a location, equal stacks are counted.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    os::unix::fs::MetadataExt,
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, os::unix::fs::MetadataExt, time::SystemTime};
 
+use foldhash::HashMap;
 use profiler_common::stop::StopReason;
 
 use super::account::Account;
@@ -71,10 +68,10 @@ impl Collector {
         Self {
             profile,
             origins: Vec::new(),
-            representatives: HashMap::new(),
+            representatives: HashMap::default(),
             shown: labels.shown,
             main_path: None,
-            cgroups: HashMap::new(),
+            cgroups: HashMap::default(),
             complete: 0,
             cut: BTreeMap::new(),
             kept: 0,

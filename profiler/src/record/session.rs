@@ -401,8 +401,11 @@ impl Session {
     }
 
     fn add(&mut self, sample: &Sample, stack: &UserStack) {
+        let mut last = None;
         for place in &stack.places {
-            if let UserPlace::Object(object, _) = place {
+            if let UserPlace::Object(object, _) = place
+                && last.replace(*object) != Some(*object)
+            {
                 self.objects.mark_sampled(*object);
                 self.residency.mark_used(*object);
             }

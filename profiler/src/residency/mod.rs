@@ -8,11 +8,11 @@
 mod worker;
 
 use std::{
-    collections::{HashMap, HashSet},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
+use foldhash::{HashMap, HashSet};
 use profiler_common::{limits::MAX_TABLES, stop::StopReason, walk::Knowledge};
 
 use crate::{
@@ -84,7 +84,7 @@ impl Residency {
     #[must_use]
     pub fn new() -> Self {
         Self {
-            entries: HashMap::new(),
+            entries: HashMap::default(),
             workers: Workers::new(),
             counts: Residents::default(),
             installed: 0,

@@ -1,17 +1,6 @@
 //! The kernel's own names: `/proc/kallsyms` for symbols, `/proc/modules` for what lies where.
 
-use std::{
-    fs::{self, File},
-    io::{BufRead, BufReader},
-};
-
-use blazesym::{
-    MaybeDefault,
-    symbolize::{
-        Input, Symbolized, Symbolizer,
-        source::{Kernel, Source},
-    },
-};
+use std::fs;
 
 use super::line;
 use crate::profile::{LocationId, Mapping, MappingId, MappingKind, Profile, StringId};
@@ -19,11 +8,13 @@ use crate::profile::{LocationId, Mapping, MappingId, MappingKind, Profile, Strin
 /// What pprof calls the kernel's mapping.
 pub(super) const KERNEL_NAME: &str = "[kernel.kallsyms]";
 
-/// Where the kernel's code and that of its modules lies.
+/// Where the kernel's code and that of its modules lies, and the names of some addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct KernelLayout {
     text: Option<(u64, u64)>,
     modules: Vec<(u64, u64, String)>,
+    /// The symbol at or before each of the addresses asked for.
+    names: Vec<Option<String>>,
 }
 
 /// Whether the kernel tells the names of its code.
@@ -40,15 +31,53 @@ impl KernelLayout {
         self.text.is_some()
     }
 
-    /// The running kernel's. Empty where the kernel does not tell (kptr_restrict, no CAP_SYSLOG).
-    fn of_kernel() -> Self {
-        let text = File::open("/proc/kallsyms")
-            .ok()
-            .and_then(|file| find_text(BufReader::new(file)));
+    /// The running kernel's, with the names of addresses in ascending order. Empty where the kernel
+    /// does not tell (kptr_restrict, no CAP_SYSLOG).
+    fn of_kernel(addresses: &[u64]) -> Self {
+        // The kernel writes its 200,000 lines anew for each reader, so they are read once.
+        let symbols = fs::read("/proc/kallsyms").unwrap_or_default();
         let modules = fs::read_to_string("/proc/modules")
             .map(|text| parse_modules(&text))
             .unwrap_or_default();
-        Self { text, modules }
+        Self {
+            modules,
+            ..Self::of_symbols(&symbols, addresses)
+        }
+    }
+
+    /// Reads rows of `/proc/kallsyms`: address, type, name, module. They need not be in order.
+    fn of_symbols(symbols: &[u8], addresses: &[u64]) -> Self {
+        let (mut start, mut end) = (None, None);
+        // For each address the last symbol at or before it, among those behind the address before.
+        let mut last: Vec<Option<(u64, &[u8])>> = vec![None; addresses.len()];
+        for row in symbols.split(|byte| *byte == b'\n') {
+            let Some((symbol, kind, name)) = parse_symbol(row) else {
+                continue;
+            };
+            match name {
+                b"_text" => start = Some(symbol),
+                b"_stext" => start = start.or(Some(symbol)),
+                b"_etext" => end = Some(symbol),
+                _ => {}
+            }
+            let first = addresses.partition_point(|address| *address < symbol);
+            let is_code = matches!(kind, b'T' | b't' | b'W' | b'w');
+            if let Some(slot) = last.get_mut(first).filter(|_| is_code)
+                && slot.is_none_or(|(old, _)| old < symbol)
+            {
+                *slot = Some((symbol, name));
+            }
+        }
+        let mut carried: Option<(u64, &[u8])> = None;
+        let names = last.into_iter().map(|own| {
+            carried = own.max(carried);
+            carried.map(|(_, name)| String::from_utf8_lossy(name).into_owned())
+        });
+        Self {
+            names: names.collect(),
+            text: start.zip(end),
+            modules: Vec::new(),
+        }
     }
 
     /// The mapping of the profile that a kernel address lies in.
@@ -76,26 +105,16 @@ impl KernelLayout {
     }
 }
 
-/// The range from `_text` (or `_stext`) to `_etext`.
-fn find_text(symbols: impl BufRead) -> Option<(u64, u64)> {
-    let mut start = None;
-    for symbol in symbols.lines() {
-        let symbol = symbol.ok()?;
-        let mut fields = symbol.split_ascii_whitespace();
-        let (address, _, name) = (fields.next()?, fields.next()?, fields.next()?);
-        let address = || {
-            u64::from_str_radix(address, 16)
-                .ok()
-                .filter(|address| *address != 0)
-        };
-        match name {
-            "_text" => start = Some(address()?),
-            "_stext" if start.is_none() => start = Some(address()?),
-            "_etext" => return Some((start?, address()?)),
-            _ => {}
-        }
+/// A row's address, type and name. `None` for addresses that the kernel hides.
+fn parse_symbol(row: &[u8]) -> Option<(u64, u8, &[u8])> {
+    let mut fields = row.split(|byte| matches!(byte, b' ' | b'\t'));
+    let (address, kind, name) = (fields.next()?, fields.next()?, fields.next()?);
+    let mut number = 0_u64;
+    for digit in address {
+        let digit = char::from(*digit).to_digit(16)?;
+        number = number.checked_mul(16)? | u64::from(digit);
     }
-    None
+    (number != 0).then_some((number, *kind.first()?, name))
 }
 
 /// Rows of `/proc/modules`: name, size, references, users, state, address.
@@ -119,8 +138,11 @@ pub(super) fn symbolize(
     if addresses.is_empty() {
         return KernelNames::Told;
     }
-    let layout = KernelLayout::of_kernel();
-    for (id, address) in addresses {
+    let mut addresses = addresses.to_vec();
+    addresses.sort_unstable_by_key(|(_, address)| *address);
+    let numbers: Vec<u64> = addresses.iter().map(|(_, address)| *address).collect();
+    let layout = KernelLayout::of_kernel(&numbers);
+    for (id, address) in &addresses {
         if let Some(mapping) = layout.mapping(*address, profile) {
             profile.set_mapping(*id, mapping);
         }
@@ -128,29 +150,11 @@ pub(super) fn symbolize(
     if !layout.is_known() {
         return KernelNames::Hidden;
     }
-    let kernel = Kernel {
-        vmlinux: MaybeDefault::None,
-        debug_syms: false,
-        ..Kernel::default()
-    };
-    let symbolizer = Symbolizer::builder()
-        .enable_demangling(false)
-        .enable_code_info(false)
-        .enable_inlined_fns(false)
-        .build();
-    let numbers: Vec<u64> = addresses.iter().map(|(_, address)| *address).collect();
-    let symbols = match symbolizer.symbolize(&Source::Kernel(kernel), Input::AbsAddr(&numbers)) {
-        Ok(symbols) => symbols,
-        Err(error) => {
-            log::debug!("no kernel symbols: {error}");
-            return KernelNames::Hidden;
-        }
-    };
-    for ((id, _), symbol) in addresses.iter().zip(&symbols) {
-        if let Symbolized::Sym(symbol) = symbol
-            && (profile.location_at(*id).mapping.is_some() || is_made_at_run_time(&symbol.name))
+    for ((id, _), name) in addresses.iter().zip(&layout.names) {
+        if let Some(name) = name
+            && (profile.location_at(*id).mapping.is_some() || is_made_at_run_time(name))
         {
-            let line = line(profile, &symbol.name, None);
+            let line = line(profile, name, None);
             profile.set_lines(*id, vec![line]);
             named[id.index()] = true;
         }
@@ -172,13 +176,23 @@ mod tests {
 
     #[test]
     fn the_text_lies_between_its_symbols() {
+        let text = |symbols: &str| KernelLayout::of_symbols(symbols.as_bytes(), &[]).text;
         let symbols = "ffffffff81000000 T _stext\nffffffff81000000 T _text\nffffffff81000100 t x\nffffffff82000000 T _etext\n";
         assert_eq!(
-            find_text(symbols.as_bytes()),
+            text(symbols),
             Some((0xffff_ffff_8100_0000, 0xffff_ffff_8200_0000))
         );
         let hidden = "0000000000000000 T _text\n0000000000000000 T _etext\n";
-        assert_eq!(find_text(hidden.as_bytes()), None);
+        assert_eq!(text(hidden), None);
+    }
+
+    #[test]
+    fn an_address_has_the_name_of_the_last_function_before_it() {
+        let symbols = b"1000 T one\n3000 t three\n3000 t alias\n3008 d data\n2000 t two\t[module]\nnonsense\n";
+        let names = KernelLayout::of_symbols(symbols, &[0x500, 0x1000, 0x1fff, 0x2500, 0x9000]);
+        let names: Vec<Option<&str>> = names.names.iter().map(Option::as_deref).collect();
+        let expected = [None, Some("one"), Some("one"), Some("two"), Some("three")];
+        assert_eq!(names, expected);
     }
 
     #[test]
