@@ -16,7 +16,7 @@ struct Needed {
     reason: &'static str,
 }
 
-const NEEDED: [Needed; 8] = [
+const NEEDED: [Needed; 10] = [
     Needed {
         program: "cc",
         packages: &["build-essential"],
@@ -51,6 +51,16 @@ const NEEDED: [Needed; 8] = [
         program: "setcap",
         packages: &["libcap2-bin"],
         reason: "runs without root",
+    },
+    Needed {
+        program: "gdb",
+        packages: &["gdb"],
+        reason: "the stacks that ours are compared with",
+    },
+    Needed {
+        program: "python3",
+        packages: &["python3"],
+        reason: "an interpreter to walk",
     },
     Needed {
         program: "git",

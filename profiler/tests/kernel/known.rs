@@ -28,6 +28,7 @@ pub(crate) struct Known {
     /// The first frames of complete stacks.
     roots: &'static str,
     options: &'static [&'static str],
+    hertz: u32,
     /// Percent of stacks that are complete, at least.
     complete: f64,
     /// Percent of samples that reach the bottom marker, at least.
@@ -59,6 +60,7 @@ impl Known {
             rare: Vec::new(),
             roots: "_start",
             options: &[],
+            hertz: HERTZ,
             complete: 99.9,
             reaching: 99.9,
             whole: 95.0,
@@ -73,6 +75,12 @@ impl Known {
     /// It may be in this chain too, and need not.
     pub(crate) fn rarely(mut self, chain: &[&'static str]) -> Self {
         self.rare.push(chain.to_vec());
+        self
+    }
+
+    /// It is sampled less often: stacks this deep take an unoptimized build too long.
+    pub(crate) fn deep(mut self) -> Self {
+        self.hertz = HERTZ / 4;
         self
     }
 
@@ -128,7 +136,7 @@ impl Known {
         let pid = fixture.pid_text();
         let mut arguments = vec!["--pid", &pid, "--walker", walker, "--no-inlines"];
         arguments.extend(self.options);
-        record(HERTZ, SECONDS, &arguments)
+        record(self.hertz, SECONDS, &arguments)
     }
 
     fn flaws(&self, recorded: &Recorded) -> Vec<String> {

@@ -146,7 +146,7 @@ fn frames_of_any_size_and_form_are_passed() {
 fn four_hundred_frames_are_all_there() {
     let mut chain = vec!["descend"; 402];
     (chain[0], chain[401]) = ("main", "bottom");
-    check(&[Known::new("bare/deep", &[&chain]).argument("400")]);
+    check(&[Known::new("bare/deep", &[&chain]).argument("400").deep()]);
 }
 
 #[test]

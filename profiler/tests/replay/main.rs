@@ -11,41 +11,41 @@ mod gdb;
 mod kept;
 mod programs;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use case::{Case, Framehop, Gdb};
 use profiler_common::stop::StopReason;
 use programs::{Program, find, fixture};
 
-/// Whether gdb is there. Says so if not.
-fn has_gdb() -> bool {
-    let is_there = gdb::is_there();
-    if !is_there {
-        skip("gdb, with Python in it");
-    }
-    is_there
+/// Fails unless gdb is there: what it says is compared with.
+#[track_caller]
+fn require_gdb() {
+    assert!(
+        gdb::is_there(),
+        "no gdb with Python in it; install it, or run: cargo xtask test"
+    );
 }
 
-#[allow(clippy::print_stderr, reason = "a test that is left out says so")]
-fn skip(missing: &str) {
-    eprintln!("skipped: this host has no {missing}");
+/// A program that a test is about.
+#[track_caller]
+fn require(name: &str, folders: &[&str]) -> PathBuf {
+    require_gdb();
+    find(name, folders).unwrap_or_else(|| panic!("{name} is not installed"))
 }
 
 /// Starts a fixture under gdb, with these commands.
 #[track_caller]
 fn started(case: Case, name: &str, mode: &str, commands: &[&str]) {
-    if has_gdb() {
-        case.check(&gdb::start(&fixture(name), &["inf", mode], commands));
-    }
+    require_gdb();
+    case.check(&gdb::start(&fixture(name), &["inf", mode], commands));
 }
 
 /// Stops a fixture that runs.
 #[track_caller]
 fn running(case: Case, name: &str, mode: &str) {
-    if has_gdb() {
-        let program = Program::fixture(name, &["inf", mode]);
-        case.check(&gdb::attach(program.pid(), &["python record()"]));
-    }
+    require_gdb();
+    let program = Program::fixture(name, &["inf", mode]);
+    case.check(&gdb::attach(program.pid(), &["python record()"]));
 }
 
 const SHARES: Case = Case::with(&["alpha", "run", "main"]);
@@ -106,9 +106,8 @@ fn all_threads_of_a_program() {
 fn a_stack_that_is_nearly_too_deep() {
     let bottom = Case::with(&["bottom", "descend", "descend", "main"]);
     let commands = ["break *bottom", "run", "python step(3)"];
-    if has_gdb() {
-        bottom.check(&gdb::start(&fixture("deep"), &["inf", "480"], &commands));
-    }
+    require_gdb();
+    bottom.check(&gdb::start(&fixture("deep"), &["inf", "480"], &commands));
 }
 
 #[test]
@@ -223,17 +222,14 @@ fn code_that_was_made_while_the_program_ran() {
         gdb: Gdb::Errs("it takes the word on top of the stack for the return address"),
         ..Case::with(&["call_code"])
     };
-    if has_gdb() {
-        let program = Program::with_generated_code();
-        case.check(&gdb::attach(program.pid(), &["python step(8, 25)"]));
-    }
+    require_gdb();
+    let program = Program::with_generated_code();
+    case.check(&gdb::attach(program.pid(), &["python step(8, 25)"]));
 }
 
 #[test]
 fn a_function_of_go_in_assembly_hides_its_caller() {
-    if !has_gdb() {
-        return;
-    }
+    require_gdb();
     let program = Program::fixture("../go-burn", &["inf"]);
     let stops = gdb::attach(program.pid(), &["python record()"]);
     let waits = |gdb: &[gdb::Frame]| gdb.len() > 2 && gdb[0].name == "runtime.futex";
@@ -348,53 +344,39 @@ fn exceptions_and_panics_on_their_way() {
 
 #[test]
 fn a_python_interpreter() {
-    match find("python3", &[]) {
-        Some(_) if has_gdb() => {
-            let python = Program::python();
-            let stops = gdb::attach(python.pid(), &["python step(15, 3001)"]);
-            Case::SAME.check(&stops);
-        }
-        Some(_) => {}
-        None => skip("python3"),
-    }
+    require("python3", &[]);
+    let python = Program::python();
+    let stops = gdb::attach(python.pid(), &["python step(15, 3001)"]);
+    Case::SAME.check(&stops);
 }
 
 #[test]
+#[ignore = "needs nginx; run it with --ignored where there is one"]
 fn an_nginx_server() {
-    match find("nginx", &["/usr/sbin"]) {
-        Some(program) if has_gdb() => {
-            let nginx = Program::nginx(&program);
-            // It waits; then it answers.
-            let commands = [
-                "python record()",
-                "break writev",
-                "continue",
-                "python step(20, 151)",
-            ];
-            let stops = nginx.with_requests(|| gdb::attach(nginx.pid(), &commands));
-            Case::SAME.check(&stops);
-        }
-        Some(_) => {}
-        None => skip("nginx"),
-    }
+    let nginx = Program::nginx(&require("nginx", &["/usr/sbin"]));
+    // It waits; then it answers.
+    let commands = [
+        "python record()",
+        "break writev",
+        "continue",
+        "python step(20, 151)",
+    ];
+    let stops = nginx.with_requests(|| gdb::attach(nginx.pid(), &commands));
+    Case::SAME.check(&stops);
 }
 
 #[test]
+#[ignore = "needs PostgreSQL; run it with --ignored where there is one"]
 fn a_postgresql_backend() {
     let folders = ["13", "14", "15", "16", "17", "18"]
         .map(|version| format!("/usr/lib/postgresql/{version}/bin"));
-    match find("postgres", &folders.each_ref().map(String::as_str)) {
-        Some(program) if has_gdb() => {
-            let postgres = Program::postgres(program.parent().unwrap_or(Path::new("/")));
-            let commands = [
-                "break hashint4",
-                "continue",
-                "delete",
-                "python step(15, 211)",
-            ];
-            Case::SAME.check(&gdb::attach(postgres.pid(), &commands));
-        }
-        Some(_) => {}
-        None => skip("PostgreSQL"),
-    }
+    let program = require("postgres", &folders.each_ref().map(String::as_str));
+    let postgres = Program::postgres(program.parent().unwrap_or(Path::new("/")));
+    let commands = [
+        "break hashint4",
+        "continue",
+        "delete",
+        "python step(15, 211)",
+    ];
+    Case::SAME.check(&gdb::attach(postgres.pid(), &commands));
 }
