@@ -96,6 +96,12 @@ impl Known {
         self
     }
 
+    /// So many of its stacks are complete, at least.
+    pub(crate) fn complete(mut self, percent: f64) -> Self {
+        self.complete = percent;
+        self
+    }
+
     /// So much of its time is spent in whole chains, at least.
     pub(crate) fn whole(mut self, percent: f64) -> Self {
         self.whole = percent;

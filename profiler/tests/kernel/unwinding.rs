@@ -138,7 +138,9 @@ fn frames_of_any_size_and_form_are_passed() {
         )
         .argument("coroutines")
         // The bottom of its stack is where makecontext had it begin.
-        .rooted_in("coroutine_one|coroutine_two"),
+        .rooted_in("coroutine_one|coroutine_two")
+        // The loop that switches between them has a little of the time.
+        .reaching(99.0),
     ]);
 }
 
@@ -314,6 +316,9 @@ fn rust_and_go_have_whole_stacks() {
             ],
         )
         .reaching(97.0)
+        // FIXME: what the runtime's signal has a goroutine call to give way returns to where it was
+        // interrupted, which follows no call.
+        .complete(99.5)
         .rooted_in("runtime.goexit|runtime.goexit.abi0|runtime.main"),
     ]);
 }
@@ -340,10 +345,12 @@ fn processes_that_come_and_go_have_whole_stacks() {
             &[&["main", "vfork_loop", "before_exec"], &["main", "spawned"]],
         )
         .argument("vfork")
-        .of_processes(95.0),
+        .of_processes(90.0),
+        // These live for some milliseconds: a good part of that they have no user stack, while the
+        // kernel takes one away or makes the next.
         Known::new("bare/spawn", &[&["main", "spawned"]])
             .argument("spawn")
-            .of_processes(95.0),
+            .of_processes(90.0),
     ]);
 }
 
