@@ -1,5 +1,7 @@
 //! Records of the sample ring, decoded once into types that cannot be wrong.
 
+use std::rc::Rc;
+
 use profiler_common::{
     frame::{Frame, Position},
     limits::{COMM_BYTES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, SCRATCH_WORDS},
@@ -34,7 +36,7 @@ pub struct Sample {
     /// User frames, innermost first. None if the stack is still to be walked.
     pub user: Vec<Frame>,
     /// What is needed to walk the user stack, if the kernel side could not for want of a table.
-    pub unwalked: Option<Box<Unwalked>>,
+    pub unwalked: Option<Rc<Unwalked>>,
     /// Why the kernel stack ends.
     pub kernel_stop: StopReason,
     /// Why the user stack ends.
@@ -102,7 +104,7 @@ pub(super) fn decode(record: &[u8]) -> Option<Sample> {
     let (kernel, user) = words.split_at(kernel_count * 8);
     let kernel = words_of(kernel).collect();
     let (user, unwalked) = if header.kind == KIND_UNWALKED {
-        (Vec::new(), Some(Box::new(read_unwalked(&header, user)?)))
+        (Vec::new(), Some(Rc::new(read_unwalked(&header, user)?)))
     } else {
         let frames = words_of(user).map(Frame::decode).collect::<Result<_, _>>();
         (frames.ok()?, None)

@@ -139,10 +139,6 @@ pub struct Counts {
     pub mapping_cached: u64,
     /// Frames whose mapping was searched for.
     pub mapping_searched: u64,
-    /// Samples that left for the user side to walk.
-    pub unwalked: u64,
-    /// Samples that should have, and were cut as the ring was too full.
-    pub unwalked_refused: u64,
     /// Time spent in our programs, by the kernel's own measure.
     pub run_time: Duration,
 }
@@ -338,8 +334,6 @@ impl Sampler {
             not_followed: total(Counter::FollowFull)?,
             mapping_cached: total(Counter::MappingCached)?,
             mapping_searched: total(Counter::MappingSearched)?,
-            unwalked: total(Counter::Unwalked)?,
-            unwalked_refused: total(Counter::UnwalkedRefused)?,
             run_time: self.run_time(),
         })
     }

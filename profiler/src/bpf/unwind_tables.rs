@@ -9,11 +9,10 @@ use std::{
 
 use aya::maps::MapData;
 use profiler_common::{
-    limits::{CHUNK_WORDS, MAX_TABLES},
+    limits::{CHUNK_WORDS, MAX_TABLES, PAGE_BYTES},
     unwind::{
         IndexWord, MAX_RULES, NO_INFORMATION, NO_SLOT, Rule, TABLE_ABSENT, TABLE_ENTRY_WORDS,
-        TABLE_PENDING, TABLE_REFUSED, TABLE_RESIDENT, TABLE_UNREADABLE, TableEntry, TablePlace,
-        find_rule,
+        TABLE_PENDING, TABLE_REFUSED, TABLE_RESIDENT, TABLE_UNREADABLE, TablePlace, find_rule,
     },
     walk::Knowledge,
 };
@@ -23,8 +22,7 @@ use crate::unwind::{Layout, Table};
 
 /// How long a slot rests before another object gets it: mapping tables and samples may still name it.
 const REST: Duration = Duration::from_secs(10);
-const PAGE: usize = 4096;
-/// The word of a [`TableEntry`] that holds its state.
+/// The word of a [`TableEntry`](profiler_common::unwind::TableEntry) that holds its state.
 const STATE_WORD: usize = 4;
 
 /// An object's number among unwind tables, never [`NO_SLOT`].
@@ -46,15 +44,16 @@ impl Slot {
 /// What became of an unwind table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {
-    /// The kernel side walks by it. It takes this many bytes.
-    Resident(usize),
+    /// The kernel side walks by it.
+    Resident,
     /// The budget has no room for it now.
     NoRoom,
 }
 
-/// Rows and index of one table.
+/// Rows and index of one table, and how they are found.
 #[derive(Clone, Copy, Debug)]
 struct Room {
+    place: TablePlace,
     rows: Extent,
     index: Extent,
 }
@@ -66,14 +65,15 @@ pub(super) struct UnwindTables {
     rules: SharedMemory,
     rule_words: Vec<u64>,
     rule_numbers: HashMap<u64, u16>,
-    slots: Vec<(TableEntry, Option<Room>)>,
+    /// The table of each slot, while it is there.
+    slots: Vec<Option<Room>>,
     resting: VecDeque<(Instant, Slot)>,
 }
 
 impl UnwindTables {
     pub(super) fn new(tables: MapData, rules: MapData) -> Result<Self, BpfError> {
         let map = |map: &MapData, bytes: usize| {
-            SharedMemory::map(map.fd().as_fd(), bytes.next_multiple_of(PAGE))
+            SharedMemory::map(map.fd().as_fd(), bytes.next_multiple_of(PAGE_BYTES))
                 .map_err(BpfError::TableMemory)
         };
         let entries = map(&tables, MAX_TABLES * TABLE_ENTRY_WORDS * 4)?;
@@ -87,7 +87,7 @@ impl UnwindTables {
             rules: rule_memory,
             rule_words: vec![no_information],
             rule_numbers: HashMap::from([(no_information, NO_INFORMATION)]),
-            slots: vec![(TableEntry::default(), None)],
+            slots: vec![None],
             resting: VecDeque::new(),
         })
     }
@@ -97,7 +97,7 @@ impl UnwindTables {
         let slot = if self.resting.front().is_some_and(|(since, _)| rested(since)) {
             self.resting.pop_front().map(|(_, slot)| slot)?
         } else if self.slots.len() < MAX_TABLES {
-            self.slots.push((TableEntry::default(), None));
+            self.slots.push(None);
             Slot(u32::try_from(self.slots.len() - 1).ok()?)
         } else {
             return None;
@@ -152,13 +152,9 @@ impl UnwindTables {
             place.row_chunk,
         ];
         self.entries.write_words(slot.first_word(), &words);
-        let (entry, room) = &mut self.slots[slot.0 as usize];
-        entry.place = place;
-        *room = Some(Room { rows, index });
+        self.slots[slot.0 as usize] = Some(Room { place, rows, index });
         self.set_state(slot, TABLE_RESIDENT);
-        Ok(Stored::Resident(
-            (layout.rows.len() + layout.index.len()) * 4,
-        ))
+        Ok(Stored::Resident)
     }
 
     /// Lays a table out with the numbers that its rules have among all, which are written first.
@@ -196,7 +192,7 @@ impl UnwindTables {
 
     /// Gives back the memory of a table that is not resident any more; tells how many bytes.
     fn take_room(&mut self, memory: &mut TableMemory, slot: Slot) -> usize {
-        let Some(room) = self.slots[slot.0 as usize].1.take() else {
+        let Some(room) = self.slots[slot.0 as usize].take() else {
             return 0;
         };
         memory.release(room.rows);
@@ -204,19 +200,17 @@ impl UnwindTables {
         (room.rows.words + room.index.words) as usize * 4
     }
 
-    fn set_state(&mut self, slot: Slot, state: u32) {
+    fn set_state(&self, slot: Slot, state: u32) {
         debug_assert_ne!(slot.0, NO_SLOT);
-        self.slots[slot.0 as usize].0.state = state;
         self.entries
             .publish_word(slot.first_word() + STATE_WORD, state);
     }
 
-    pub(super) fn entry(&self, slot: Slot) -> TableEntry {
-        self.slots[slot.0 as usize].0
-    }
-
     pub(super) fn look_up(&self, memory: &TableMemory, slot: Slot, elf_address: u64) -> Knowledge {
-        let found = find_rule(memory, &self.entry(slot).place, elf_address);
+        let Some(room) = &self.slots[slot.0 as usize] else {
+            return Knowledge::NoRow;
+        };
+        let found = find_rule(memory, &room.place, elf_address);
         match self.rule_words.get(usize::from(found.rule)) {
             Some(word) if found.rule != NO_INFORMATION => Knowledge::Rule(found.word(*word)),
             _ => Knowledge::NoRow,

@@ -113,12 +113,9 @@ impl Object {
     #[must_use]
     pub fn kept_path(&self) -> Option<PathBuf> {
         use std::os::fd::AsRawFd;
-        if self.segments.is_empty() || !self.is_unchanged() {
-            return None;
-        }
-        self.file
-            .as_ref()
-            .map(|file| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())))
+        let file = self.unchanged_file()?;
+        (!self.segments.is_empty())
+            .then(|| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())))
     }
 
     /// The file, unless it was written over in place.

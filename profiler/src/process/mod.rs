@@ -143,8 +143,8 @@ struct Process {
 impl Process {
     /// The program that an exec started runs once its innermost frame lies in its own code: what was
     /// before is gone.
-    fn settle(&mut self, innermost: Option<u64>) {
-        if innermost.is_some_and(|address| self.space.find(address).is_some()) {
+    fn settle(&mut self, innermost: u64) {
+        if self.space.find(innermost).is_some() {
             self.before_exec = Space::default();
         }
     }

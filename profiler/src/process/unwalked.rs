@@ -54,12 +54,9 @@ impl Processes {
         let has_table = process.armed_ns.is_some()
             || (sample.generation != 0 && process.generation == Some(sample.generation));
         process.wants_table |= process.ended_ns.is_none() && !has_table;
-        process.settle(
-            sample
-                .unwalked
-                .as_ref()
-                .map(|unwalked| unwalked.registers[16]),
-        );
+        if let Some(unwalked) = &sample.unwalked {
+            process.settle(unwalked.registers[16]);
+        }
         CodeSpace {
             pid: sample.pid,
             space: process.space.clone(),

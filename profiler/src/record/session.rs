@@ -3,6 +3,7 @@
 use std::{
     io,
     path::PathBuf,
+    rc::Rc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -280,7 +281,6 @@ impl Session {
 
     /// Takes what the rings hold and is whole. True when there may be more samples.
     fn pump(&mut self) -> bool {
-        self.residency.collect(now_ns(), self.sampler.tables());
         let read_ns = now_ns();
         let has_more = self.sampler.drain(&mut self.timeline.samples);
         let is_unwalked = |sample: &Sample| sample.unwalked.is_some();
@@ -299,6 +299,8 @@ impl Session {
     fn process(&mut self, whole_ns: Option<u64>) {
         let batch = self.timeline.take(whole_ns);
         let now_ns = now_ns();
+        self.residency.collect(now_ns, self.sampler.tables());
+        self.walk_waiting();
         // Also what waits: it has changed `/proc` already.
         self.processes
             .begin_batch(&batch.events, &self.timeline.events);
@@ -308,8 +310,6 @@ impl Session {
                 Moment::Sample(sample) => self.take(sample, now_ns),
             }
         }
-        self.residency.collect(now_ns, self.sampler.tables());
-        self.walk_waiting();
         let times = PublishTimes {
             now_ns,
             seen_ns: batch.until_ns,
@@ -325,32 +325,35 @@ impl Session {
 
     fn take(&mut self, sample: &Sample, now_ns: u64) {
         self.first_sample_ns.get_or_insert(sample.time_ns);
-        if sample.unwalked.is_some() {
-            self.request_lacking(sample);
-            let space = self.processes.code_space(sample, now_ns, &mut self.objects);
-            self.walk(Held {
-                sample: sample.clone(),
-                space,
-            });
+        let Some(unwalked) = &sample.unwalked else {
+            let stack = self.processes.user_stack(sample, now_ns, &mut self.objects);
+            self.request(stack.wants);
+            self.add(sample, &stack);
             return;
-        }
-        let stack = self.processes.user_stack(sample, now_ns, &mut self.objects);
-        if let Some(object) = stack.wants {
-            self.residency
-                .request(object, self.sampler.tables(), &self.objects);
-        }
-        self.add(sample, &stack);
+        };
+        // What the kernel side lacked may lie beyond the part of the stack that came along.
+        let lacking = ObjectId::from_wire(unwalked.lacking);
+        self.request(lacking.filter(|object| self.objects.find(*object).is_some()));
+        let space = self.processes.code_space(sample, now_ns, &mut self.objects);
+        self.walk(Held {
+            sample: sample.clone(),
+            unwalked: Rc::clone(unwalked),
+            space,
+        });
+    }
+
+    /// Has the table made that a stack lacks, if it lacks one.
+    fn request(&mut self, object: Option<ObjectId>) -> Prospect {
+        let tables = self.sampler.tables();
+        object.map_or(Prospect::None, |object| {
+            self.residency.request(object, tables, &self.objects)
+        })
     }
 
     /// Walks a stack that arrived unwalked, or has it wait for a table.
     fn walk(&mut self, held: Held) {
         let stack = self.walked(&held);
-        let prospect = match stack.wants {
-            Some(object) => self
-                .residency
-                .request(object, self.sampler.tables(), &self.objects),
-            None => Prospect::None,
-        };
+        let prospect = self.request(stack.wants);
         if stack.stop == StopReason::UnknownCode {
             self.processes.doubt(&held.sample, now_ns());
         }
@@ -364,29 +367,13 @@ impl Session {
         }
     }
 
-    /// What the kernel side lacked may lie beyond the part of the stack that came along.
-    fn request_lacking(&mut self, sample: &Sample) {
-        let lacking = sample
-            .unwalked
-            .as_ref()
-            .map_or(0, |unwalked| unwalked.lacking);
-        let lacking = ObjectId::from_wire(lacking);
-        if let Some(object) = lacking.filter(|object| self.objects.find(*object).is_some()) {
-            self.residency
-                .request(object, self.sampler.tables(), &self.objects);
-        }
-    }
-
     fn walked(&mut self, held: &Held) -> UserStack {
         let with = Tabled {
             residency: &self.residency,
             tables: self.sampler.tables(),
             objects: &self.objects,
         };
-        match &held.sample.unwalked {
-            Some(unwalked) => held.space.walk(unwalked, with),
-            None => unreachable!("only unwalked samples are held"),
-        }
+        held.space.walk(&held.unwalked, with)
     }
 
     /// Tries those that wait again, if there is a table that was not there.

@@ -1,6 +1,11 @@
 //! Samples whose stacks wait for a table.
 
-use crate::{bpf::Sample, process::CodeSpace};
+use std::rc::Rc;
+
+use crate::{
+    bpf::{Sample, Unwalked},
+    process::CodeSpace,
+};
 
 /// Most samples that wait at one time: with their parts of the stack some 40 MiB.
 const MOST_WAITING: usize = 2048;
@@ -9,6 +14,7 @@ const MOST_WAITING: usize = 2048;
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) sample: Sample,
+    pub(super) unwalked: Rc<Unwalked>,
     pub(super) space: CodeSpace,
 }
 

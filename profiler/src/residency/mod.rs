@@ -50,22 +50,10 @@ struct Entry {
     used_ns: u64,
 }
 
-/// What became of tables in a run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Residents {
-    /// Tables made.
-    pub compiled: u64,
-    /// Tables that made room for others.
-    pub evicted: u64,
-    /// Times that a table found no room.
-    pub refused: u64,
-}
-
 /// The tables of a run's objects.
 pub struct Residency {
     entries: HashMap<ObjectId, Entry>,
     workers: Workers,
-    counts: Residents,
     installed: u64,
     now_ns: u64,
 }
@@ -86,7 +74,6 @@ impl Residency {
         Self {
             entries: HashMap::default(),
             workers: Workers::new(),
-            counts: Residents::default(),
             installed: 0,
             now_ns: 0,
         }
@@ -180,10 +167,7 @@ impl Residency {
             return; // Nobody maps the object any more.
         };
         let state = match &done.table {
-            Ok(table) => {
-                self.counts.compiled += 1;
-                self.store(slot, table, tables)
-            }
+            Ok(table) => self.store(slot, table, tables),
             Err(error) => {
                 log::debug!("object {}: no unwind table: {error}", done.object.get());
                 if error.describes_nothing() {
@@ -203,11 +187,10 @@ impl Residency {
     /// Stores a table, in the place of others if need be.
     fn store(&mut self, slot: Slot, table: &crate::unwind::Table, tables: &mut Tables) -> State {
         match tables.store(slot, table) {
-            Stored::Resident(_) => State::Resident,
+            Stored::Resident => State::Resident,
             Stored::NoRoom => {
                 // Evicted memory rests for a while, so this table gets its room the next time.
                 self.evict_oldest(table.rows().len() * 8, tables);
-                self.counts.refused += 1;
                 tables.mark_refused(slot);
                 State::Refused { at_ns: self.now_ns }
             }
@@ -230,7 +213,6 @@ impl Residency {
             }
             freed += tables.evict(entry.slot);
             entry.state = State::Unneeded;
-            self.counts.evicted += 1;
         }
     }
 
@@ -278,12 +260,6 @@ impl Residency {
     #[must_use]
     pub fn is_crowded(&self) -> bool {
         self.entries.len() > MAX_TABLES / 2
-    }
-
-    /// What became of tables so far.
-    #[must_use]
-    pub fn counts(&self) -> Residents {
-        self.counts
     }
 }
 
