@@ -14,6 +14,9 @@ pub const SCRATCH_FRAMES: usize = 1024;
 /// user side needs. A per-CPU value has at most 32 KiB (`PCPU_MIN_UNIT_SIZE`).
 pub const SCRATCH_WORDS: usize = 3072;
 
+/// Callers that a CPU keeps what it has found out of: 32 KiB, the most of a per-CPU value.
+pub const KEPT_CALLERS: usize = 1024;
+
 /// Bytes of a page of memory.
 pub const PAGE_BYTES: usize = 4096;
 
@@ -71,5 +74,6 @@ const _: () = assert!(
         <= SCRATCH_WORDS * 8
 );
 const _: () = assert!(SCRATCH_FRAMES <= SCRATCH_WORDS);
+const _: () = assert!(KEPT_CALLERS.is_power_of_two());
 const _: () = assert!(SCRATCH_FRAMES.is_power_of_two() && CHUNK_WORDS.is_power_of_two());
 const _: () = assert!(MIN_RING_BYTES.is_power_of_two());

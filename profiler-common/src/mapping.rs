@@ -120,6 +120,19 @@ pub(crate) fn sign_mask(value: i64) -> i64 {
     }
 }
 
+/// The steps of a binary search that can lead to one of so many entries, as bits. Steps without their
+/// bit go nowhere, so a search touches no memory but that of its entries: a short table is far more
+/// common than a long one, and each line that is not in a cache costs more than all the arithmetic.
+#[inline(always)]
+pub(crate) const fn below_next_power_of_two(count: u32) -> i64 {
+    let mut bits = count;
+    bits |= bits >> 1;
+    bits |= bits >> 2;
+    bits |= bits >> 4;
+    bits |= bits >> 8;
+    (bits & 0xffff) as i64
+}
+
 /// Finds the mapping that `pc` lies in.
 #[inline(always)]
 #[must_use]
@@ -149,19 +162,19 @@ pub fn overlaps(chunk: &Chunk, table: &ProcessEntry, start: u64, end: u64) -> bo
 #[inline(always)]
 fn last_from(chunk: &Chunk, table: &ProcessEntry, pc: u64) -> Option<MappingEntry> {
     let count = i64::from(table.count);
+    let reach = below_next_power_of_two(table.count);
     let mut found: i64 = -1;
     let mut step: i64 = 1 << (SEARCH_STEPS - 1);
     let mut round = 0;
     while round < SEARCH_STEPS {
-        let probe = found + step;
-        let word = table
-            .word
-            .wrapping_add((probe as u32).wrapping_mul(ENTRY_WORDS as u32));
+        let probe = found + (step & reach);
+        let at = (probe & !sign_mask(probe)) as u32;
+        let word = table.word.wrapping_add(at.wrapping_mul(ENTRY_WORDS as u32));
         let low = chunk[(word as usize) & (CHUNK_WORDS - 1)];
         let high = chunk[(word.wrapping_add(1) as usize) & (CHUNK_WORDS - 1)];
         let start = u64::from(low) | (u64::from(high) << 32);
         let beyond = sign_mask((count - 1 - probe) | (pc.wrapping_sub(start) as i64));
-        found += step & !beyond;
+        found += step & reach & !beyond;
         step >>= 1;
         round += 1;
     }

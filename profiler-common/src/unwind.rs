@@ -10,7 +10,7 @@
 
 use crate::{
     limits::CHUNK_WORDS,
-    mapping::{Chunk, sign_mask},
+    mapping::{Chunk, below_next_power_of_two, sign_mask},
     step::{Depth, Registers, UserMemory, word_at},
     stop::StopReason,
 };
@@ -525,13 +525,14 @@ pub fn find_rule(chunks: &impl Chunks, place: &TablePlace, address: u64) -> Foun
     };
     let row = |i: i64| Row(rows[(index.row().wrapping_add(i as u32)) as usize & (CHUNK_WORDS - 1)]);
     let (count, low) = (i64::from(index.count()), (address % BUCKET_BYTES) as i64);
+    let reach = below_next_power_of_two(index.count());
     let mut found: i64 = 0;
     let mut step: i64 = 1 << (SEARCH_STEPS - 1);
     let mut round = 0;
     while round < SEARCH_STEPS {
-        let probe = found + step;
+        let probe = found + (step & reach);
         let beyond = sign_mask((count - probe) | (low - i64::from(row(probe).low_byte())));
-        found += step & !beyond;
+        found += step & reach & !beyond;
         step >>= 1;
         round += 1;
     }

@@ -106,8 +106,10 @@ impl Cursor {
         self.registers.pc.wrapping_sub((self.flags & RETURNS) >> 1)
     }
 
+    /// Whether it is any frame or one that has called another.
     #[inline(always)]
-    const fn depth(&self) -> Depth {
+    #[must_use]
+    pub const fn depth(&self) -> Depth {
         if self.flags & INTERRUPTED == 0 {
             Depth::Caller
         } else {

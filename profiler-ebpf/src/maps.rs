@@ -14,7 +14,7 @@ use profiler_common::{
     unwind::{MAX_RULES, TableEntry},
 };
 
-use crate::walk::Walk;
+use crate::walk::{Walk, callers::Callers};
 
 /// Settings, fixed by the loader before the programs are loaded.
 #[unsafe(no_mangle)]
@@ -64,6 +64,10 @@ pub static RULES: Array<u64, MAX_RULES, 1024> = Array::new();
 /// programs do not nest.
 #[btf_map]
 pub static WALK: PerCpuArray<Walk, 1> = PerCpuArray::new();
+
+/// What this CPU's walks have found out of callers. Used as `WALK` is.
+#[btf_map]
+pub static CALLERS: PerCpuArray<Callers, 1> = PerCpuArray::new();
 
 /// The sample ring, read by the user side every few milliseconds; no wake-ups. The loader sets its
 /// size. When full, the sample is lost and `LostRingFull` counts it.

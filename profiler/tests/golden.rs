@@ -105,7 +105,7 @@ impl Maker {
         let comm = LabelValue::Text(self.profile.string(comm));
         let pid = LabelValue::Number(pid, self.profile.string("pid"));
         let labels = vec![(LabelKey::Comm, comm), (LabelKey::Pid, pid)];
-        self.profile.add(stack.to_vec(), labels, count);
+        self.profile.add(stack, &labels, count);
     }
 }
 

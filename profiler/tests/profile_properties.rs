@@ -150,7 +150,7 @@ fn build_in_order(spec: &Spec, order: impl Fn(usize) -> usize) -> Profile {
     at.sort_by_key(|at| order(*at));
     for at in at {
         let (stack, comm, pid, cpu, count) = &spec.events[at];
-        let stack = stack.iter().map(|place| ids[place]).collect();
+        let stack: Vec<_> = stack.iter().map(|place| ids[place]).collect();
         let labels = vec![
             (
                 LabelKey::Cpu,
@@ -160,7 +160,7 @@ fn build_in_order(spec: &Spec, order: impl Fn(usize) -> usize) -> Profile {
             // Without a unit, as a recording would never have it.
             (LabelKey::Pid, LabelValue::Number(*pid, profile.string(""))),
         ];
-        profile.add(stack, labels, *count);
+        profile.add(&stack, &labels, *count);
     }
     profile
 }

@@ -3,6 +3,7 @@
 //! The two flavours ([`by_loop`], [`tail`]) run the same step.
 
 pub mod by_loop;
+pub mod callers;
 pub mod tail;
 
 use core::ffi::c_void;
@@ -27,7 +28,7 @@ use profiler_common::{
         SCRATCH_WORDS, STACK_COPY_PAGES,
     },
     mapping::{self, Chunk, MappingEntry, ProcessEntry, SWITCHES_STACKS},
-    step::Growth,
+    step::{Depth, Growth},
     stop::StopReason,
     unwind::{
         Chunks, NO_INFORMATION, TABLE_PENDING, TABLE_REFUSED, TABLE_RESIDENT, TABLE_UNREADABLE,
@@ -59,6 +60,10 @@ pub struct Walk {
     mapping: MappingEntry,
     /// Where the unwind table of that mapping's object is.
     object: TableEntry,
+    /// Where the code of the current frame lies.
+    place: PlaceWord,
+    /// The flags of its mapping.
+    flags: u32,
     /// The process's mapping table.
     table: ProcessEntry,
     depth: u32,
@@ -79,12 +84,18 @@ impl Walk {
     pub fn begin(&mut self, probe: u16) {
         let ids = bpf_get_current_pid_tgid();
         let pid = (ids >> 32) as u32;
+        let last_generation = self.table.generation;
         self.table = match PROCESSES.get_ptr(pid) {
             // SAFETY: the entry is four words that the user side swaps whole; it is copied at once.
             Some(entry) => unsafe { *entry },
             None => ProcessEntry::default(),
         };
-        self.mapping = MappingEntry::default();
+        if self.table.generation == last_generation {
+            // The same mappings, but the object's table may have come or gone.
+            self.find_object();
+        } else {
+            self.mapping = MappingEntry::default();
+        }
         self.depth = 0;
         self.header = SampleHeader {
             kind: KIND_STACK,
@@ -176,14 +187,12 @@ impl Walk {
         if self.depth as usize >= MAX_USER_FRAMES {
             return Err(StopReason::TooDeep);
         }
-        let lookup = self.cursor.lookup();
-        self.find_mapping(lookup);
-        let known = self.knowledge(lookup);
+        let known = self.find_code();
         if let Ok(code) = known {
             self.cursor.confirm(code, &CurrentMemory)?;
         }
-        self.push(self.place());
-        let growth = if self.mapping.flags & SWITCHES_STACKS == 0 {
+        self.push(self.place);
+        let growth = if self.flags & SWITCHES_STACKS == 0 {
             Growth::Strict
         } else {
             Growth::MaySwitch
@@ -196,18 +205,60 @@ impl Walk {
         Ok(())
     }
 
+    /// Finds where the current frame's code lies, and what is known of it.
+    ///
+    /// # Errors
+    /// The reason why that is not enough to go on.
+    #[inline(always)]
+    fn find_code(&mut self) -> Result<Knowledge, StopReason> {
+        let lookup = self.cursor.lookup();
+        // An interrupted frame may be anywhere: the next sample's is somewhere else.
+        let kept = match self.cursor.depth() {
+            Depth::Caller => callers::kept(lookup),
+            Depth::Innermost => None,
+        };
+        if let Some(caller) = &kept
+            && caller.lookup == lookup
+            && caller.generation == self.table.generation
+        {
+            self.place = caller.place;
+            self.flags = caller.flags;
+            return Ok(Knowledge::Rule(caller.rule));
+        }
+        self.find_mapping(lookup);
+        self.place = self.current_place();
+        self.flags = self.mapping.flags;
+        let known = self.knowledge(lookup);
+        if let Ok(Knowledge::Rule(rule)) = known
+            && let Some(caller) = kept
+        {
+            *caller = callers::Caller {
+                lookup,
+                generation: self.table.generation,
+                flags: self.flags,
+                place: self.place,
+                rule,
+            };
+        }
+        known
+    }
+
     /// Finds the mapping of an address, and where its object's unwind table is.
     #[inline(always)]
     fn find_mapping(&mut self, lookup: u64) {
         if self.mapping.contains(lookup) {
-            count(Counter::MappingCached);
             return;
         }
-        count(Counter::MappingSearched);
         self.mapping = match chunk(self.table.chunk) {
             Some(chunk) => mapping::find(chunk, &self.table, lookup).unwrap_or_default(),
             None => MappingEntry::default(),
         };
+        self.find_object();
+    }
+
+    /// Finds where the unwind table of the mapping's object is.
+    #[inline(always)]
+    fn find_object(&mut self) {
         self.object = match TABLES.get_ptr(self.mapping.slot) {
             // SAFETY: an array's value lives as long as the map.
             Some(entry) => unsafe { read_table_entry(entry) },
@@ -247,7 +298,7 @@ impl Walk {
 
     /// Where the current frame's code lies.
     #[inline(always)]
-    fn place(&self) -> PlaceWord {
+    fn current_place(&self) -> PlaceWord {
         let pc = self.cursor.registers.pc;
         if self.mapping.object == 0 {
             return Place::Address(pc).encode();

@@ -106,8 +106,7 @@ pub(super) fn decode(record: &[u8]) -> Option<Sample> {
     let (user, unwalked) = if header.kind == KIND_UNWALKED {
         (Vec::new(), Some(Rc::new(read_unwalked(&header, user)?)))
     } else {
-        let frames = words_of(user).map(Frame::decode).collect::<Result<_, _>>();
-        (frames.ok()?, None)
+        (read_frames(user)?, None)
     };
     Some(Sample {
         pid: Pid(header.pid),
@@ -128,6 +127,15 @@ pub(super) fn decode(record: &[u8]) -> Option<Sample> {
 fn words_of(bytes: &[u8]) -> impl Iterator<Item = u64> {
     let words = bytes.chunks_exact(8);
     words.map(|word| u64::from_ne_bytes(word.try_into().expect("chunks of 8")))
+}
+
+fn read_frames(bytes: &[u8]) -> Option<Vec<Frame>> {
+    // Collecting into an `Option` would not know how many there are.
+    let mut frames = Vec::with_capacity(bytes.len() / 8);
+    for word in words_of(bytes) {
+        frames.push(Frame::decode(word).ok()?);
+    }
+    Some(frames)
 }
 
 fn read_unwalked(header: &SampleHeader, bytes: &[u8]) -> Option<Unwalked> {

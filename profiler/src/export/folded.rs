@@ -52,7 +52,7 @@ pub(super) fn stacks(profile: &Profile) -> BTreeMap<String, u64> {
 }
 
 /// The thread's name as a first frame. It has no space, so that no reader trims it.
-fn comm_of(profile: &Profile, sample: &Sample) -> String {
+fn comm_of(profile: &Profile, sample: &Sample<'_>) -> String {
     let comm = sample.labels.iter().find_map(|label| match label {
         (LabelKey::Comm, LabelValue::Text(text)) => Some(profile.text(*text)),
         _ => None,
@@ -150,7 +150,7 @@ mod tests {
         profile.set_lines(location, lines);
         let comm = profile.string("my app");
         let labels = vec![(LabelKey::Comm, LabelValue::Text(comm))];
-        profile.add(vec![location], labels, 3);
+        profile.add(&[location], &labels, 3);
         let mut text = Vec::new();
         write(&profile, &mut text).unwrap();
         assert_eq!(
@@ -197,9 +197,9 @@ mod tests {
             let location = profile.location(FrameKind::User, None, address);
             let main = line(&mut profile, if count == 0 { "never" } else { "main" });
             profile.set_lines(location, vec![main]);
-            profile.add(vec![location], Vec::new(), count);
+            profile.add(&[location], &[], count);
         }
-        profile.add(Vec::new(), Vec::new(), 4);
+        profile.add(&[], &[], 4);
         let mut text = Vec::new();
         write(&profile, &mut text).unwrap();
         assert_eq!(

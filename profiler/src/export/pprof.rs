@@ -114,7 +114,7 @@ impl<'a> SampleTable<'a> {
             let stack: Vec<Frame> = if sample.stack.is_empty() {
                 vec![None]
             } else {
-                sample.stack.into_iter().map(Some).collect()
+                sample.stack.iter().copied().map(Some).collect()
             };
             let count: &mut u64 = counts.entry((stack, labels)).or_default();
             *count = count.saturating_add(sample.count);
@@ -572,7 +572,7 @@ mod tests {
         ] {
             let mapping = mapping(&mut profile, kind, path);
             let location = profile.location(FrameKind::User, Some(mapping), 0x1000);
-            profile.add(vec![location], Vec::new(), 1);
+            profile.add(&[location], &[], 1);
         }
         assert_eq!(paths(&message(&profile)), ["/z", "/b", "[a]"]);
         mapping(&mut profile, MappingKind::Host, "system-wide on x");
@@ -599,7 +599,7 @@ mod tests {
     fn a_profile_without_mappings_gets_one() {
         let mut profile = Profile::cpu(1);
         let location = profile.location(FrameKind::Jit, None, 0x1000);
-        profile.add(vec![location], Vec::new(), 1);
+        profile.add(&[location], &[], 1);
         let message = message(&profile);
         assert_eq!(paths(&message), [names::UNKNOWN]);
         assert!(message.mapping[0].has_functions);
@@ -612,7 +612,7 @@ mod tests {
         let unit = profile.string("cpu");
         for cpu in 0..3 {
             let labels = vec![(LabelKey::Cpu, LabelValue::Number(cpu, unit))];
-            profile.add(Vec::new(), labels, 2);
+            profile.add(&[], &labels, 2);
         }
         assert_eq!(message(&profile).sample.len(), 1);
         assert_eq!(message(&profile).sample[0].value, [6, 42]);
@@ -625,7 +625,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_as_large_as_can_be() {
         let mut profile = Profile::cpu(u64::MAX);
-        profile.add(Vec::new(), Vec::new(), 3);
+        profile.add(&[], &[], 3);
         let message = message(&profile);
         assert_eq!(message.sample[0].value, [3, i64::MAX]);
         assert_eq!(message.period, i64::MAX);

@@ -93,7 +93,7 @@ fn write_empty(title: &str, out: &mut dyn Write) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::{FrameKind, Function, Line, StringId};
+    use crate::profile::{FrameKind, Function, Line, LocationId, StringId};
 
     fn drawn(profile: &Profile) -> String {
         let mut svg = Vec::new();
@@ -102,7 +102,7 @@ mod tests {
     }
 
     fn add(profile: &mut Profile, names: &[&str], count: u64) {
-        let stack = names
+        let stack: Vec<LocationId> = names
             .iter()
             .map(|name| {
                 let text = profile.string(name);
@@ -123,7 +123,7 @@ mod tests {
                 location
             })
             .collect();
-        profile.add(stack, Vec::new(), count);
+        profile.add(&stack, &[], count);
     }
 
     #[test]
@@ -131,7 +131,7 @@ mod tests {
         let mut profile = Profile::cpu(1);
         assert!(drawn(&profile).contains(">no samples<"));
         profile.comments.push("# target: a<b>&c".to_owned());
-        profile.add(Vec::new(), Vec::new(), 0);
+        profile.add(&[], &[], 0);
         let svg = drawn(&profile);
         assert!(svg.contains("CPU flame graph: a&lt;b&gt;&amp;c"));
         assert!(svg.contains(">no samples<") && svg.trim_end().ends_with("</svg>"));

@@ -1,6 +1,6 @@
 //! One profile out of two.
 
-use super::{Function, LabelValue, Labels, Line, LocationId, Mapping, Profile, StringId};
+use super::{Function, Label, LabelValue, Line, LocationId, Mapping, Profile, StringId};
 
 /// A line by what it says: name, linker's name and file; start line, line and column.
 type ToldLine<'a> = ([&'a str; 3], [u32; 3]);
@@ -16,17 +16,17 @@ impl Profile {
             .map(|id| self.adopt(other, id))
             .collect();
         for sample in other.samples() {
-            let stack = sample
+            let stack: Vec<LocationId> = sample
                 .stack
                 .iter()
                 .map(|id| locations[id.index()])
                 .collect();
-            let labels: Labels = sample
+            let labels: Vec<Label> = sample
                 .labels
                 .iter()
                 .map(|(key, value)| (*key, self.adopt_label(other, *value)))
                 .collect();
-            self.add(stack, labels, sample.count);
+            self.add(&stack, &labels, sample.count);
         }
         self.time_ns = match (self.time_ns, other.time_ns) {
             (0, time) | (time, 0) => time,

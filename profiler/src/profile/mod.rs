@@ -183,16 +183,17 @@ impl LabelKey {
     }
 }
 
-/// What is known of where a sample was taken, one value a key at most, sorted by key.
-pub type Labels = Vec<(LabelKey, LabelValue)>;
+/// What is known of where a sample was taken: a key and its value.
+pub type Label = (LabelKey, LabelValue);
 
 /// Some events with the same stack and the same labels.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample<'a> {
     /// Innermost first.
-    pub stack: Vec<LocationId>,
-    /// Always holds the comm; formats show the keys in [`Profile::shown_labels`].
-    pub labels: Labels,
+    pub stack: &'a [LocationId],
+    /// One value a key at most, sorted by key. Always holds the comm; formats show the keys in
+    /// [`Profile::shown_labels`].
+    pub labels: &'a [Label],
     /// How many events.
     pub count: u64,
 }
@@ -221,7 +222,8 @@ pub struct Profile {
     mappings: Interner<Mapping>,
     locations: Vec<Location>,
     location_ids: HashMap<(FrameKind, Option<MappingId>, u64, StringId), LocationId>,
-    samples: HashMap<(Vec<LocationId>, Labels), u64>,
+    /// Events by labels, then by stack.
+    samples: HashMap<Vec<Label>, HashMap<Vec<LocationId>, u64>>,
 }
 
 /// On-CPU samples by a clock: what Go's CPU profiles have, so that both can be compared.
@@ -336,9 +338,23 @@ impl Profile {
     }
 
     /// Adds `count` events with this stack (innermost first) and these labels.
-    pub fn add(&mut self, stack: Vec<LocationId>, mut labels: Labels, count: u64) {
-        labels.sort_unstable_by_key(|(key, _)| *key);
-        *self.samples.entry((stack, labels)).or_insert(0) += count;
+    pub fn add(&mut self, stack: &[LocationId], labels: &[Label], count: u64) {
+        if !labels.is_sorted_by_key(|(key, _)| *key) {
+            let mut sorted = labels.to_vec();
+            sorted.sort_unstable_by_key(|(key, _)| *key);
+            return self.add(stack, &sorted, count);
+        }
+        // Most samples are like one before: nothing is allocated for those.
+        if let Some(stacks) = self.samples.get_mut(labels) {
+            if let Some(sum) = stacks.get_mut(stack) {
+                *sum += count;
+            } else {
+                stacks.insert(stack.to_vec(), count);
+            }
+        } else {
+            let stacks = std::iter::once((stack.to_vec(), count)).collect();
+            self.samples.insert(labels.to_vec(), stacks);
+        }
     }
 
     /// Sets the functions of a location, the innermost inlined one first.
@@ -412,18 +428,20 @@ impl Profile {
     }
 
     /// Every sample, in no particular order.
-    pub fn samples(&self) -> impl Iterator<Item = Sample> + '_ {
-        self.samples.iter().map(|((stack, labels), count)| Sample {
-            stack: stack.clone(),
-            labels: labels.clone(),
-            count: *count,
+    pub fn samples(&self) -> impl Iterator<Item = Sample<'_>> {
+        self.samples.iter().flat_map(|(labels, stacks)| {
+            stacks.iter().map(move |(stack, count)| Sample {
+                stack,
+                labels,
+                count: *count,
+            })
         })
     }
 
     /// The events in the profile.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.samples.values().sum()
+        self.samples().map(|sample| sample.count).sum()
     }
 }
 

@@ -1,8 +1,6 @@
 //! What the end of a run says of a profile: its hottest functions.
 
-use std::collections::{HashMap, HashSet};
-
-use super::{FunctionId, Profile};
+use super::{Profile, StringId};
 
 /// One function's part in a profile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,32 +13,42 @@ pub struct Hot {
     pub cumulative: u64,
 }
 
+/// What a function, by its name, was seen in.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    flat: u64,
+    cumulative: u64,
+    /// The number of the last sample that it was in.
+    last_seen: usize,
+}
+
 /// The `most` functions with the most events of their own, hottest first.
 #[must_use]
 pub fn hottest(profile: &Profile, most: usize) -> Vec<Hot> {
-    let mut flat: HashMap<&str, u64> = HashMap::new();
-    let mut cumulative: HashMap<&str, u64> = HashMap::new();
-    let name = |id: FunctionId| profile.text(profile.function_at(id).name);
-    for sample in profile.samples() {
-        let mut seen = HashSet::new();
+    let mut functions = vec![Counted::default(); profile.strings().len()];
+    for (number, sample) in (1..).zip(profile.samples()) {
         for (depth, location) in sample.stack.iter().enumerate() {
             for (inlined, line) in profile.location_at(*location).lines.iter().enumerate() {
-                let name = name(line.function);
+                let StringId(name) = profile.function_at(line.function).name;
+                let function = &mut functions[name as usize];
                 if depth == 0 && inlined == 0 {
-                    *flat.entry(name).or_insert(0) += sample.count;
+                    function.flat += sample.count;
                 }
-                if seen.insert(name) {
-                    *cumulative.entry(name).or_insert(0) += sample.count;
+                if std::mem::replace(&mut function.last_seen, number) != number {
+                    function.cumulative += sample.count;
                 }
             }
         }
     }
-    let mut hot: Vec<Hot> = flat
-        .into_iter()
-        .map(|(name, flat)| Hot {
-            name: name.to_owned(),
-            flat,
-            cumulative: cumulative[name],
+    let mut hot: Vec<Hot> = profile
+        .strings()
+        .iter()
+        .zip(functions)
+        .filter(|(_, function)| function.flat > 0)
+        .map(|(name, function)| Hot {
+            name: name.clone(),
+            flat: function.flat,
+            cumulative: function.cumulative,
         })
         .collect();
     hot.sort_unstable_by(|a, b| b.flat.cmp(&a.flat).then_with(|| a.name.cmp(&b.name)));

@@ -7,11 +7,11 @@ use profiler_common::stop::StopReason;
 
 use super::account::Account;
 use crate::{
-    bpf::Sample,
+    bpf::{Comm, Sample},
     object::{Bias, ElfAddr, ObjectId, Objects},
     process::{Mapping as ProcessMapping, Processes, UserPlace, UserStack},
     profile::{
-        self, FrameKind, LabelKey, LabelValue, Labels, LocationId, MappingId, MappingKind, Profile,
+        self, FrameKind, Label, LabelKey, LabelValue, LocationId, MappingId, MappingKind, Profile,
         StringId,
     },
     symbolize::{Inlines, KernelNames, Origin, symbolize},
@@ -54,6 +54,9 @@ pub(super) struct Collector {
     profile: Profile,
     origins: Vec<Origin>,
     representatives: HashMap<ObjectId, Vec<Representative>>,
+    /// The locations of places that a representative was found for.
+    places: HashMap<(ObjectId, ElfAddr), LocationId>,
+    comms: HashMap<Comm, StringId>,
     shown: Vec<LabelKey>,
     main_path: Option<String>,
     cgroups: HashMap<u64, StringId>,
@@ -69,6 +72,8 @@ impl Collector {
             profile,
             origins: Vec::new(),
             representatives: HashMap::default(),
+            places: HashMap::default(),
+            comms: HashMap::default(),
             shown: labels.shown,
             main_path: None,
             cgroups: HashMap::default(),
@@ -127,7 +132,7 @@ impl Collector {
             stack.push(self.marker("[stack left out]"));
         }
         let labels = self.labels(sample);
-        self.profile.add(stack, labels, 1);
+        self.profile.add(&stack, &labels, 1);
         self.kept += 1;
         let stops = [user.stop, sample.kernel_stop];
         match stops.into_iter().find(|stop| !stop.is_complete()) {
@@ -149,13 +154,18 @@ impl Collector {
     fn user_location(&mut self, sample: &Sample, place: UserPlace, known: Known<'_>) -> LocationId {
         match place {
             UserPlace::Object(object, address) => {
-                let representative = self.representative(sample.pid, object, address, known);
-                let (mapping, runtime) = match representative {
-                    Some(found) => (Some(found.mapping), found.bias.to_runtime(address)),
-                    None => (None, address.0),
+                if let Some(id) = self.places.get(&(object, address)) {
+                    return *id;
+                }
+                let origin = Origin::Object(object, address);
+                let Some(found) = self.representative(sample.pid, object, address, known) else {
+                    let id = self.profile.location(FrameKind::User, None, address.0);
+                    return self.note_origin(id, origin);
                 };
+                let (mapping, runtime) = (Some(found.mapping), found.bias.to_runtime(address));
                 let id = self.profile.location(FrameKind::User, mapping, runtime);
-                self.note_origin(id, Origin::Object(object, address))
+                self.places.insert((object, address), id);
+                self.note_origin(id, origin)
             }
             UserPlace::Jit(address) => {
                 let id = self.profile.location(FrameKind::Jit, None, address);
@@ -239,10 +249,16 @@ impl Collector {
         }
     }
 
-    fn labels(&mut self, sample: &Sample) -> Labels {
-        let comm = self.profile.string(&sample.comm.text());
-        let mut labels = vec![(LabelKey::Comm, LabelValue::Text(comm))];
-        for key in self.shown.clone() {
+    fn labels(&mut self, sample: &Sample) -> Vec<Label> {
+        let profile = &mut self.profile;
+        let comm = *self
+            .comms
+            .entry(sample.comm)
+            .or_insert_with(|| profile.string(&sample.comm.text()));
+        let mut labels = Vec::with_capacity(1 + self.shown.len());
+        labels.push((LabelKey::Comm, LabelValue::Text(comm)));
+        for i in 0..self.shown.len() {
+            let key = self.shown[i];
             let number = |profile: &mut Profile, value: u32| {
                 LabelValue::Number(i64::from(value), profile.string(key.name()))
             };

@@ -128,7 +128,7 @@ pub fn compare(profile: &Profile) -> Vec<Measured> {
 #[must_use]
 pub fn reads_in_the_kernel(profile: &Profile) -> u64 {
     let names = names(profile);
-    let in_kernel = |sample: &Sample| {
+    let in_kernel = |sample: &Sample<'_>| {
         let leaf = sample
             .stack
             .first()

@@ -1,6 +1,9 @@
 //! The kernel's own names: `/proc/kallsyms` for symbols, `/proc/modules` for what lies where.
 
-use std::fs;
+use std::{
+    fs::{self, File},
+    io::{self, BufRead, BufReader},
+};
 
 use super::line;
 use crate::profile::{LocationId, Mapping, MappingId, MappingKind, Profile, StringId};
@@ -35,49 +38,54 @@ impl KernelLayout {
     /// does not tell (kptr_restrict, no CAP_SYSLOG).
     fn of_kernel(addresses: &[u64]) -> Self {
         // The kernel writes its 200,000 lines anew for each reader, so they are read once.
-        let symbols = fs::read("/proc/kallsyms").unwrap_or_default();
+        let symbols = File::open("/proc/kallsyms")
+            .and_then(|file| Self::of_symbols(BufReader::new(file), addresses))
+            .unwrap_or_default();
         let modules = fs::read_to_string("/proc/modules")
             .map(|text| parse_modules(&text))
             .unwrap_or_default();
-        Self {
-            modules,
-            ..Self::of_symbols(&symbols, addresses)
-        }
+        Self { modules, ..symbols }
     }
 
     /// Reads rows of `/proc/kallsyms`: address, type, name, module. They need not be in order.
-    fn of_symbols(symbols: &[u8], addresses: &[u64]) -> Self {
+    fn of_symbols(mut symbols: impl BufRead, addresses: &[u64]) -> io::Result<Self> {
         let (mut start, mut end) = (None, None);
         // For each address the last symbol at or before it, among those behind the address before.
-        let mut last: Vec<Option<(u64, &[u8])>> = vec![None; addresses.len()];
-        for row in symbols.split(|byte| *byte == b'\n') {
-            let Some((symbol, kind, name)) = parse_symbol(row) else {
-                continue;
-            };
-            match name {
-                b"_text" => start = Some(symbol),
-                b"_stext" => start = start.or(Some(symbol)),
-                b"_etext" => end = Some(symbol),
-                _ => {}
+        let mut last: Vec<(u64, Vec<u8>)> = vec![(0, Vec::new()); addresses.len()];
+        let mut row = Vec::new();
+        while symbols.read_until(b'\n', &mut row)? != 0 {
+            if let Some((symbol, kind, name)) = parse_symbol(row.trim_ascii_end()) {
+                match name {
+                    b"_text" => start = Some(symbol),
+                    b"_stext" => start = start.or(Some(symbol)),
+                    b"_etext" => end = Some(symbol),
+                    _ => {}
+                }
+                let first = addresses.partition_point(|address| *address < symbol);
+                let is_code = matches!(kind, b'T' | b't' | b'W' | b'w');
+                if let Some((old, old_name)) = last.get_mut(first).filter(|_| is_code)
+                    && *old < symbol
+                {
+                    *old = symbol;
+                    old_name.clear();
+                    old_name.extend_from_slice(name);
+                }
             }
-            let first = addresses.partition_point(|address| *address < symbol);
-            let is_code = matches!(kind, b'T' | b't' | b'W' | b'w');
-            if let Some(slot) = last.get_mut(first).filter(|_| is_code)
-                && slot.is_none_or(|(old, _)| old < symbol)
-            {
-                *slot = Some((symbol, name));
-            }
+            row.clear();
         }
-        let mut carried: Option<(u64, &[u8])> = None;
+        let mut carried = (0, Vec::new());
         let names = last.into_iter().map(|own| {
-            carried = own.max(carried);
-            carried.map(|(_, name)| String::from_utf8_lossy(name).into_owned())
+            if own.0 > carried.0 {
+                carried = own;
+            }
+            let (symbol, name) = &carried;
+            (*symbol != 0).then(|| String::from_utf8_lossy(name).into_owned())
         });
-        Self {
+        Ok(Self {
             names: names.collect(),
             text: start.zip(end),
             modules: Vec::new(),
-        }
+        })
     }
 
     /// The mapping of the profile that a kernel address lies in.
@@ -109,12 +117,8 @@ impl KernelLayout {
 fn parse_symbol(row: &[u8]) -> Option<(u64, u8, &[u8])> {
     let mut fields = row.split(|byte| matches!(byte, b' ' | b'\t'));
     let (address, kind, name) = (fields.next()?, fields.next()?, fields.next()?);
-    let mut number = 0_u64;
-    for digit in address {
-        let digit = char::from(*digit).to_digit(16)?;
-        number = number.checked_mul(16)? | u64::from(digit);
-    }
-    (number != 0).then_some((number, *kind.first()?, name))
+    let address = u64::from_str_radix(str::from_utf8(address).ok()?, 16).ok()?;
+    (address != 0).then_some((address, *kind.first()?, name))
 }
 
 /// Rows of `/proc/modules`: name, size, references, users, state, address.
@@ -174,9 +178,13 @@ fn is_made_at_run_time(name: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn of(symbols: &[u8], addresses: &[u64]) -> KernelLayout {
+        KernelLayout::of_symbols(symbols, addresses).unwrap()
+    }
+
     #[test]
     fn the_text_lies_between_its_symbols() {
-        let text = |symbols: &str| KernelLayout::of_symbols(symbols.as_bytes(), &[]).text;
+        let text = |symbols: &str| of(symbols.as_bytes(), &[]).text;
         let symbols = "ffffffff81000000 T _stext\nffffffff81000000 T _text\nffffffff81000100 t x\nffffffff82000000 T _etext\n";
         assert_eq!(
             text(symbols),
@@ -189,7 +197,7 @@ mod tests {
     #[test]
     fn an_address_has_the_name_of_the_last_function_before_it() {
         let symbols = b"1000 T one\n3000 t three\n3000 t alias\n3008 d data\n2000 t two\t[module]\nnonsense\n";
-        let names = KernelLayout::of_symbols(symbols, &[0x500, 0x1000, 0x1fff, 0x2500, 0x9000]);
+        let names = of(symbols, &[0x500, 0x1000, 0x1fff, 0x2500, 0x9000]);
         let names: Vec<Option<&str>> = names.names.iter().map(Option::as_deref).collect();
         let expected = [None, Some("one"), Some("one"), Some("two"), Some("three")];
         assert_eq!(names, expected);

@@ -18,10 +18,12 @@ fn levels(stack: &Stack) -> usize {
         .count()
 }
 
-/// User frames, without the one that tells why a stack is cut.
+/// User frames that were walked: without the one that tells why a stack is cut, and those that are
+/// inlined in another.
 fn user_frames(stack: &Stack) -> usize {
-    let user = stack.user();
-    user.len() - usize::from(user[0].starts_with("[cut: "))
+    let user = stack.user().iter();
+    user.filter(|frame| !frame.starts_with("[cut: ") && !frame.ends_with("_[i]"))
+        .count()
 }
 
 #[track_caller]

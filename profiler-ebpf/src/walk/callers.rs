@@ -1,0 +1,39 @@
+//! What this CPU's walks have found out of callers, so that the next walk need not search.
+//!
+//! Most callers on a stack were on the one before it too, and a search costs more in lines that are
+//! in no cache than in arithmetic. What is kept stays true for as long as its mapping table is in
+//! use: that table is never changed in place, and an object's rules never change.
+
+use profiler_common::{frame::PlaceWord, limits::KEPT_CALLERS};
+
+use crate::maps::CALLERS;
+
+/// A caller's code.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Caller {
+    /// The address that it was looked up with.
+    pub lookup: u64,
+    /// The mapping table that it was found by.
+    pub generation: u32,
+    /// The flags of its mapping.
+    pub flags: u32,
+    /// Where it lies.
+    pub place: PlaceWord,
+    /// The word of its rule.
+    pub rule: u64,
+}
+
+/// The callers kept, each in the one place that its address gives it.
+pub type Callers = [Caller; KEPT_CALLERS];
+
+/// The place of an address.
+#[inline(always)]
+pub fn kept(lookup: u64) -> Option<&'static mut Caller> {
+    let callers = CALLERS.get_ptr_mut(0)?;
+    // Neighbouring calls are some bytes apart; functions are aligned, so higher bits tell them apart.
+    let at = lookup ^ (lookup >> 12);
+    // SAFETY: a per-CPU value, used by perf event programs alone, which do not nest; its user has no
+    // other reference to it at that time.
+    Some(unsafe { &mut (*callers)[at as usize & (KEPT_CALLERS - 1)] })
+}
