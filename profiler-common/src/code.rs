@@ -126,16 +126,11 @@ pub const SIGNAL_RETURN_BYTES: usize = 9;
 /// Source: `struct rt_sigframe`'s `pretcode` as C libraries and the Go runtime set it.
 pub const SIGNAL_RETURN: [u8; SIGNAL_RETURN_BYTES] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
 
-/// Bytes of [`START_CONTEXT`].
-pub const START_CONTEXT_BYTES: usize = 9;
-
-/// Where the function of a context returns to, which nobody called: `mov %rbx,%rsp; mov
+/// As many bytes of where the function of a context returns to, which nobody called: `mov %rbx,%rsp; mov
 /// (%rsp),%rdi; test %rdi,%rdi`. Source: glibc's `__start_context`, whose address `makecontext` puts
 /// on the new stack (`sysdeps/unix/sysv/linux/x86_64/__start_context.S`).
-pub const START_CONTEXT: [u8; START_CONTEXT_BYTES] =
+pub const START_CONTEXT: [u8; SIGNAL_RETURN_BYTES] =
     [0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24, 0x48, 0x85];
-
-const _: () = assert!(START_CONTEXT_BYTES == SIGNAL_RETURN_BYTES);
 
 /// Bytes on either side of a return address that [`begins_stack`] wants.
 pub const BEGIN_BYTES: usize = 9;

@@ -17,6 +17,8 @@ pub mod limits;
 pub mod mapping;
 pub mod step;
 pub mod stop;
+#[cfg(test)]
+mod test_memory;
 pub mod unwind;
 pub mod walk;
 pub mod wire;

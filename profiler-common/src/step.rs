@@ -24,6 +24,26 @@ pub struct Registers {
     pub fp: u64,
 }
 
+/// How many registers there are by DWARF numbers: the general ones and the program counter.
+pub const ALL_REGISTERS: usize = 17;
+
+/// General registers and the program counter by their DWARF numbers.
+/// Source: System V ABI for x86-64, figure 3.36.
+pub type AllRegisters = [u64; ALL_REGISTERS];
+
+impl Registers {
+    /// The three among all.
+    #[inline(always)]
+    #[must_use]
+    pub const fn of(all: &AllRegisters) -> Self {
+        Self {
+            pc: all[16],
+            sp: all[7],
+            fp: all[6],
+        }
+    }
+}
+
 /// Which frame a step starts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
@@ -150,7 +170,7 @@ pub(crate) fn caller_by_return_on_top(
     memory: &impl UserMemory,
 ) -> Option<Registers> {
     let pc = u64::from_ne_bytes(memory.read::<8>(callee.sp)?);
-    if pc < 4096 || pc >> 56 != 0 {
+    if !is_of_user(pc) {
         return None;
     }
     let target = call_target(pc, &memory.read::<5>(pc.wrapping_sub(5))?)?;
@@ -168,13 +188,19 @@ pub(crate) fn caller_by_return_on_top(
     })
 }
 
+/// Whether code may lie at an address. User space ends below 2^56: no address of the kernel is read,
+/// none is taken for user code.
+#[inline(always)]
+pub(crate) const fn is_of_user(pc: u64) -> bool {
+    pc >= 4096 && pc >> 56 == 0
+}
+
 #[inline(always)]
 pub(crate) fn check_return_address(
     pc: u64,
     memory: &impl UserMemory,
 ) -> Result<CallCheck, StopReason> {
-    // User space ends below 2^56: no address of the kernel is read, none is taken for user code.
-    if pc < 4096 || pc >> 56 != 0 {
+    if !is_of_user(pc) {
         return Err(StopReason::NotACall);
     }
     match memory.read::<CALL_BYTES>(pc.wrapping_sub(CALL_BYTES as u64)) {
@@ -196,40 +222,7 @@ pub(crate) fn word_at<const N: usize>(bytes: &[u8; N], at: usize) -> u64 {
 mod tests {
     extern crate std;
     use super::*;
-    use std::collections::BTreeMap;
-
-    /// Memory given byte by byte.
-    #[derive(Default)]
-    struct Memory(BTreeMap<u64, u8>);
-
-    impl Memory {
-        fn bytes(mut self, address: u64, bytes: &[u8]) -> Self {
-            self.0.extend(
-                bytes
-                    .iter()
-                    .enumerate()
-                    .map(|(i, byte)| (address + i as u64, *byte)),
-            );
-            self
-        }
-        fn word(self, address: u64, value: u64) -> Self {
-            self.bytes(address, &value.to_ne_bytes())
-        }
-        /// A return address: a call instruction ends there.
-        fn call_before(self, address: u64) -> Self {
-            self.bytes(address - 8, &[0x90, 0x90, 0x90, 0xe8, 1, 2, 3, 4])
-        }
-    }
-
-    impl UserMemory for Memory {
-        fn read<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
-            let mut out = [0; N];
-            for (i, byte) in out.iter_mut().enumerate() {
-                *byte = *self.0.get(&(address + i as u64))?;
-            }
-            Some(out)
-        }
-    }
+    use crate::test_memory::Memory;
 
     const CALLEE: Registers = Registers {
         pc: 0x40_1000,

@@ -10,7 +10,7 @@ use crate::{
     frame::{Position, Source},
     mapping::sign_mask,
     step::{
-        CallCheck, Depth, Growth, Registers, UserMemory, caller_by_frame_pointer,
+        AllRegisters, CallCheck, Depth, Growth, Registers, UserMemory, caller_by_frame_pointer,
         caller_by_return_on_top, check_return_address,
     },
     stop::StopReason,
@@ -198,6 +198,30 @@ fn same(one: &[u8; SIGNAL_RETURN_BYTES], other: &[u8; SIGNAL_RETURN_BYTES]) -> b
         i += 1;
     }
     differing == 0
+}
+
+/// All registers of an interrupted frame: the sample's own, or those that a signal saved.
+#[derive(Clone, Copy, Debug)]
+pub struct Interrupted<'a, M> {
+    /// The sample's.
+    pub registers: &'a AllRegisters,
+    /// [`Cursor::saved_at`].
+    pub saved_at: u64,
+    /// The task's memory.
+    pub memory: &'a M,
+}
+
+impl<M: UserMemory> OtherRegisters for Interrupted<'_, M> {
+    #[inline(always)]
+    fn read(&self, number: u8) -> Option<u64> {
+        // Verifier: the mask bounds the index.
+        let number = number & 15;
+        if self.saved_at == 0 {
+            return Some(self.registers[usize::from(number)]);
+        }
+        let at = self.saved_at.wrapping_add(signal_register(number));
+        self.memory.read::<8>(at).map(u64::from_ne_bytes)
+    }
 }
 
 /// Finds the caller. `others` are the registers of an interrupted frame.

@@ -17,12 +17,8 @@ pub const KIND_STACK: u16 = 1;
 /// side walks it.
 pub const KIND_UNWALKED: u16 = 2;
 
-/// Registers of an unwalked sample: the 16 general ones and the program counter.
-/// Source: System V ABI for x86-64, figure 3.36.
-pub const RAW_REGISTERS: usize = 17;
-
 /// Words of an unwalked sample before its part of the stack: registers, object and address.
-pub const RAW_HEAD_WORDS: usize = RAW_REGISTERS + 2;
+pub const RAW_HEAD_WORDS: usize = crate::step::ALL_REGISTERS + 2;
 
 /// [`SampleHeader::probe`] of the on-CPU probe.
 pub const PROBE_CPU: u16 = 1;

@@ -13,10 +13,8 @@ use aya_ebpf::{
 };
 use profiler_common::{
     frame::Position,
-    step::{Registers, UserMemory},
+    step::{AllRegisters, UserMemory},
     stop::StopReason,
-    unwind::{OtherRegisters, signal_register},
-    wire::RAW_REGISTERS,
 };
 
 use crate::maps::CONFIG;
@@ -59,7 +57,7 @@ pub fn user_registers(
     ctx: &PerfEventContext,
     source: RegisterSource,
     entry: &mut pt_regs,
-    registers: &mut [u64; RAW_REGISTERS],
+    registers: &mut AllRegisters,
 ) -> Result<Position, StopReason> {
     if in_user_code(ctx) {
         let data = ctx.as_ptr().cast::<bpf_perf_event_data>();
@@ -95,7 +93,7 @@ pub fn user_registers(
 /// # Safety
 /// `regs` can be read.
 #[inline(always)]
-unsafe fn by_dwarf_number(regs: *const pt_regs, registers: &mut [u64; RAW_REGISTERS]) {
+unsafe fn by_dwarf_number(regs: *const pt_regs, registers: &mut AllRegisters) {
     macro_rules! take {
         ($($number:literal $register:ident),*) => {
             $(
@@ -108,16 +106,6 @@ unsafe fn by_dwarf_number(regs: *const pt_regs, registers: &mut [u64; RAW_REGIST
         0 rax, 1 rdx, 2 rcx, 3 rbx, 4 rsi, 5 rdi, 6 rbp, 7 rsp,
         8 r8, 9 r9, 10 r10, 11 r11, 12 r12, 13 r13, 14 r14, 15 r15, 16 rip
     );
-}
-
-/// The registers that a walk begins with.
-#[inline(always)]
-pub fn walk_registers(registers: &[u64; RAW_REGISTERS]) -> Registers {
-    Registers {
-        pc: registers[16],
-        sp: registers[7],
-        fp: registers[6],
-    }
 }
 
 #[inline(always)]
@@ -172,25 +160,5 @@ impl UserMemory for CurrentMemory {
         // SAFETY: the helper checks the address; a bad one is an error.
         let read = unsafe { bpf_probe_read_user_buf(address as *const u8, &mut bytes) };
         read.ok().map(|()| bytes)
-    }
-}
-
-/// The registers of a frame that was interrupted: the sample's own, or those that a signal saved.
-pub struct Interrupted<'a> {
-    /// The sample's.
-    pub registers: &'a [u64; RAW_REGISTERS],
-    /// Where a signal saved the frame's; 0 if it is the sample's.
-    pub saved_at: u64,
-}
-
-impl OtherRegisters for Interrupted<'_> {
-    #[inline(always)]
-    fn read(&self, number: u8) -> Option<u64> {
-        if self.saved_at == 0 {
-            // Verifier: the mask bounds the index.
-            return Some(self.registers[usize::from(number & 15)]);
-        }
-        let at = self.saved_at.wrapping_add(signal_register(number));
-        CurrentMemory.read::<8>(at).map(u64::from_ne_bytes)
     }
 }

@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "common/golden_file.rs"]
+mod golden_file;
+
 use std::{fmt::Write as _, fs, io::Read, path::Path};
 
 use ebpfprof::{
@@ -19,23 +22,6 @@ use ebpfprof::{
 };
 use flate2::read::GzDecoder;
 use prost::Message;
-
-#[track_caller]
-fn check(name: &str, actual: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../testdata/golden")
-        .join(name);
-    if std::env::var_os("BLESS").is_some() {
-        fs::write(&path, actual).unwrap();
-        return;
-    }
-    let expected = fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}; BLESS=1 writes it", path.display()));
-    assert!(
-        actual == expected,
-        "{name} differs; BLESS=1 rewrites it. It is now:\n{actual}"
-    );
-}
 
 /// A profile with shorthands for what tests put into it.
 struct Maker {
@@ -384,11 +370,11 @@ fn without_script(svg: &str) -> String {
 #[track_caller]
 fn check_formats(name: &str, profile: &Profile) {
     let message = decoded(&written(Format::Pprof, profile));
-    check(&format!("{name}.pprof.txt"), &rendered(&message));
+    golden_file::check(&format!("{name}.pprof.txt"), &rendered(&message));
     let folded = String::from_utf8(written(Format::Folded, profile)).unwrap();
-    check(&format!("{name}.folded"), &folded);
+    golden_file::check(&format!("{name}.folded"), &folded);
     let svg = String::from_utf8(written(Format::FlameGraph, profile)).unwrap();
-    check(&format!("{name}.svg"), &without_script(&svg));
+    golden_file::check(&format!("{name}.svg"), &without_script(&svg));
 }
 
 #[test]
@@ -401,7 +387,7 @@ fn labels_are_written_when_asked_for() {
     let mut profile = mixed();
     profile.shown_labels = vec![LabelKey::Pid, LabelKey::Comm];
     let message = decoded(&written(Format::Pprof, &profile));
-    check("mixed.labels.pprof.txt", &rendered(&message));
+    golden_file::check("mixed.labels.pprof.txt", &rendered(&message));
     // Text formats have no labels.
     assert_eq!(
         written(Format::Folded, &profile),

@@ -16,6 +16,10 @@ mod bpf_ids;
 #[path = "kernel/fixture.rs"]
 #[allow(dead_code, reason = "the kernel tests use the rest")]
 mod fixture;
+#[path = "common/fixture_path.rs"]
+mod fixture_path;
+#[path = "common/golden_file.rs"]
+mod golden_file;
 #[path = "kernel/program.rs"]
 #[allow(dead_code, reason = "the kernel tests use the rest")]
 mod program;
@@ -135,7 +139,7 @@ impl<'a> Case<'a> {
         for (found, name) in &self.names {
             text = replace_word(&text, found, name);
         }
-        check_golden(&format!("messages/{name}.txt"), &text);
+        golden_file::check(&format!("messages/{name}.txt"), &text);
     }
 }
 
@@ -151,24 +155,6 @@ fn replace_word(text: &str, word: &str, other: &str) -> String {
         rest = after;
     }
     replaced + rest
-}
-
-#[track_caller]
-fn check_golden(name: &str, actual: &str) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../testdata/golden")
-        .join(name);
-    if std::env::var_os("BLESS").is_some() {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, actual).unwrap();
-        return;
-    }
-    let expected = fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("{}: {error}; BLESS=1 writes it", path.display()));
-    assert!(
-        actual == expected,
-        "{name} differs; BLESS=1 rewrites it. It is now:\n{actual}\nIt was:\n{expected}"
-    );
 }
 
 /// A folder that anyone may look into.
@@ -567,7 +553,7 @@ fn check_help(name: &str, arguments: &[&str]) {
     let help = String::from_utf8(finished.stdout).unwrap();
     let longest = help.lines().map(|line| line.chars().count()).max();
     assert!(longest <= Some(100), "{help}");
-    check_golden(&format!("help/{name}.txt"), &help);
+    golden_file::check(&format!("help/{name}.txt"), &help);
 }
 
 #[test]

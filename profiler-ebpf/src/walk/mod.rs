@@ -28,19 +28,19 @@ use profiler_common::{
         SCRATCH_WORDS, STACK_COPY_PAGES,
     },
     mapping::{self, Chunk, MappingEntry, ProcessEntry, SWITCHES_STACKS},
-    step::{Depth, Growth},
+    step::{ALL_REGISTERS, AllRegisters, Depth, Growth, Registers},
     stop::StopReason,
     unwind::{
         Chunks, NO_INFORMATION, TABLE_PENDING, TABLE_REFUSED, TABLE_RESIDENT, TABLE_UNREADABLE,
         TableEntry, find_rule,
     },
-    walk::{Cursor, Knowledge, caller},
-    wire::{HEADER_BYTES, KIND_STACK, KIND_UNWALKED, RAW_HEAD_WORDS, RAW_REGISTERS, SampleHeader},
+    walk::{Cursor, Interrupted, Knowledge, caller},
+    wire::{HEADER_BYTES, KIND_STACK, KIND_UNWALKED, RAW_HEAD_WORDS, SampleHeader},
 };
 
 use crate::{
     maps::{CONFIG, PROCESSES, RULES, SAMPLES, TABLES, WALK, chunk, count, count_at},
-    task::{self, CurrentMemory, Interrupted, RegisterSource, in_user_code, walk_registers},
+    task::{self, CurrentMemory, RegisterSource, in_user_code},
 };
 
 /// `BPF_RB_NO_WAKEUP`: the user side polls.
@@ -54,7 +54,7 @@ pub struct Walk {
     /// What the task entered the kernel with, if it is there.
     entry: pt_regs,
     /// The user registers of the sample.
-    registers: [u64; RAW_REGISTERS],
+    registers: AllRegisters,
     cursor: Cursor,
     /// The mapping of the last frame: the next one's too, more often than not.
     mapping: MappingEntry,
@@ -155,7 +155,7 @@ impl Walk {
             Err(reason) => return self.stop(reason),
         };
         self.header.in_syscall = (position == Position::ReturnAddress) as u8;
-        self.cursor = Cursor::innermost(walk_registers(&self.registers), position);
+        self.cursor = Cursor::innermost(Registers::of(&self.registers), position);
         if self.table.generation == 0 {
             self.push(Place::Address(self.cursor.registers.pc).encode());
             return self.stop(StopReason::NoProcessTable);
@@ -200,6 +200,7 @@ impl Walk {
         let others = Interrupted {
             registers: &self.registers,
             saved_at: self.cursor.saved_at,
+            memory: &CurrentMemory,
         };
         self.cursor = caller(&self.cursor, known?, growth, &others, &CurrentMemory)?;
         Ok(())
@@ -367,12 +368,12 @@ impl Walk {
         // Verifier: the mask bounds every place below.
         let head = self.header.kernel_count as usize & MAX_KERNEL_FRAMES;
         let mut i = 0;
-        while i < RAW_REGISTERS {
+        while i < ALL_REGISTERS {
             self.words[head + i] = self.registers[i];
             i += 1;
         }
         let lacks_one = self.header.user_stop == StopReason::NoTableYet as u8;
-        self.words[head + RAW_REGISTERS] = if lacks_one {
+        self.words[head + ALL_REGISTERS] = if lacks_one {
             u64::from(self.mapping.object)
         } else {
             0
@@ -382,7 +383,7 @@ impl Walk {
         let page = sp & !(PAGE_BYTES as u64 - 1);
         let below = sp.wrapping_sub(RED_ZONE_BYTES) & !7;
         let start = if below < page { sp & !7 } else { below };
-        self.words[head + RAW_REGISTERS + 1] = start;
+        self.words[head + ALL_REGISTERS + 1] = start;
         let bytes = self.copy_stack((head + RAW_HEAD_WORDS) * 8, start);
         self.header.kind = KIND_UNWALKED;
         self.header.user_count = (RAW_HEAD_WORDS + bytes / 8) as u16;

@@ -5,14 +5,12 @@ use std::rc::Rc;
 use profiler_common::{
     frame::{Frame, Position},
     limits::{COMM_BYTES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, SCRATCH_WORDS},
+    step::{ALL_REGISTERS, AllRegisters},
     stop::StopReason,
-    wire::{HEADER_BYTES, KIND_STACK, KIND_UNWALKED, RAW_HEAD_WORDS, RAW_REGISTERS, SampleHeader},
+    wire::{HEADER_BYTES, KIND_STACK, KIND_UNWALKED, RAW_HEAD_WORDS, SampleHeader},
 };
 
-use crate::{
-    target::{Pid, Tid},
-    unwind::AllRegisters,
-};
+use crate::target::{Pid, Tid};
 
 /// One tick that fell on a target, with the stacks it found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +139,7 @@ fn read_frames(bytes: &[u8]) -> Option<Vec<Frame>> {
 fn read_unwalked(header: &SampleHeader, bytes: &[u8]) -> Option<Unwalked> {
     let (head, stack) = bytes.split_at_checked(RAW_HEAD_WORDS * 8)?;
     let mut words = words_of(head);
-    let mut registers = [0; RAW_REGISTERS];
+    let mut registers = [0; ALL_REGISTERS];
     for register in &mut registers {
         *register = words.next()?;
     }

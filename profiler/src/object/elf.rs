@@ -13,10 +13,8 @@ use object::{
     },
 };
 
-/// Most program headers read of one file. Linkers write a dozen.
-const MOST_SEGMENTS: usize = 4096;
-/// The longest notes read of one file, in bytes: a file may claim any length.
-const MOST_NOTE_BYTES: u64 = 64 << 10;
+use super::file::{MOST_SEGMENTS, Notes};
+
 /// A page. Source: the x86-64 ABI; mappings start at multiples of it.
 const PAGE: u64 = 4096;
 
@@ -50,7 +48,7 @@ pub(super) fn read(file: &File) -> io::Result<Facts> {
 fn read_facts<'a, R: ReadRef<'a>>(data: R) -> object::read::Result<Facts> {
     let header = FileHeader64::<Endianness>::parse(data)?;
     let endian = header.endian()?;
-    let mut facts = Facts::default();
+    let (mut facts, mut notes) = (Facts::default(), Notes::default());
     for program in header
         .program_headers(endian, data)?
         .iter()
@@ -64,20 +62,13 @@ fn read_facts<'a, R: ReadRef<'a>>(data: R) -> object::read::Result<Facts> {
                 is_code: program.p_flags(endian).0 & elf::PF_X.0 != 0,
             });
         }
-        if program.p_filesz(endian) > MOST_NOTE_BYTES {
-            continue;
-        }
-        let Ok(Some(mut notes)) = program.notes(endian, data) else {
-            continue;
-        };
-        while let Ok(Some(note)) = notes.next() {
-            if note.name() == elf::ELF_NOTE_GNU && note.n_type(endian) == elf::NT_GNU_BUILD_ID {
-                facts.build_id = Some(hex(note.desc()));
-            }
-            facts.is_go |= note.name() == b"Go";
-        }
+        notes.read(program, endian, data);
     }
-    Ok(facts)
+    Ok(Facts {
+        build_id: notes.build_id.as_deref().map(hex),
+        is_go: notes.is_go,
+        ..facts
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -8,6 +8,7 @@
 //! number to another file meanwhile.
 
 mod elf;
+pub(crate) mod file;
 mod open;
 mod sections;
 

@@ -2,17 +2,17 @@
 
 use std::{
     fs::{self, File},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
-use rustix::{
-    fs::{Mode, OFlags},
-    io::Errno,
-};
+use rustix::io::Errno;
 
-use super::is_file_path;
+use super::{
+    file::{in_memory, open_regular},
+    is_file_path,
+};
 use crate::{
     process::{self, FileNumber, MapRow},
     target::Pid,
@@ -41,7 +41,7 @@ pub(super) fn mapped_file(
         paths.push(PathBuf::from(path));
     }
     for path in &paths {
-        if let Some(file) = open_regular(path, number)? {
+        if let Some(file) = open_numbered(path, number)? {
             return Ok(Some(file));
         }
     }
@@ -52,11 +52,10 @@ pub(super) fn mapped_file(
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct OutOfDescriptors;
 
-/// Opens a path if it is the regular file with this number. Never waits on a FIFO.
-fn open_regular(path: &Path, number: FileNumber) -> Result<Option<File>, OutOfDescriptors> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
+/// Opens a path if it is the regular file with this number.
+fn open_numbered(path: &Path, number: FileNumber) -> Result<Option<File>, OutOfDescriptors> {
+    let file = match open_regular(path) {
+        Ok(file) => file,
         Err(Errno::MFILE | Errno::NFILE) => return Err(OutOfDescriptors),
         Err(_) => return Ok(None),
     };
@@ -65,7 +64,7 @@ fn open_regular(path: &Path, number: FileNumber) -> Result<Option<File>, OutOfDe
         // Overlay and btrfs show another device in mappings than in `stat`; both have major 0.
         let same_device =
             device == (number.major, number.minor) || device.0 == 0 || number.major == 0;
-        meta.is_file() && meta.ino() == number.inode && same_device
+        meta.ino() == number.inode && same_device
     });
     Ok(is_it.then_some(file))
 }
@@ -82,12 +81,7 @@ pub(super) fn vdso() -> io::Result<File> {
     memory
         .take((row.end - row.start).min(MOST_VDSO_BYTES))
         .read_to_end(&mut image)?;
-    let mut file = File::from(rustix::fs::memfd_create(
-        "vdso",
-        rustix::fs::MemfdFlags::CLOEXEC,
-    )?);
-    file.write_all(&image)?;
-    Ok(file)
+    in_memory("vdso", &image)
 }
 
 #[cfg(test)]
@@ -113,8 +107,8 @@ mod tests {
             inode: meta.ino() + 1,
             ..right
         };
-        assert!(open_regular(Path::new("/proc/self/exe"), right).is_ok_and(|file| file.is_some()));
-        assert!(open_regular(Path::new("/proc/self/exe"), wrong).is_ok_and(|file| file.is_none()));
-        assert!(open_regular(Path::new("/proc/self"), right).is_ok_and(|file| file.is_none()));
+        assert!(open_numbered(Path::new("/proc/self/exe"), right).is_ok_and(|file| file.is_some()));
+        assert!(open_numbered(Path::new("/proc/self/exe"), wrong).is_ok_and(|file| file.is_none()));
+        assert!(open_numbered(Path::new("/proc/self"), right).is_ok_and(|file| file.is_none()));
     }
 }

@@ -55,7 +55,7 @@ impl Processes {
             || (sample.generation != 0 && process.generation == Some(sample.generation));
         process.wants_table |= process.ended_ns.is_none() && !has_table;
         if let Some(unwalked) = &sample.unwalked {
-            process.settle(unwalked.registers[16]);
+            process.settle(Registers::of(&unwalked.registers).pc);
         }
         CodeSpace {
             pid: sample.pid,
@@ -80,12 +80,7 @@ impl CodeSpace {
     /// Walks a stack. An object in [`UserStack::wants`] may have a table later.
     #[must_use]
     pub fn walk(&self, unwalked: &Unwalked, with: Tabled<'_>) -> UserStack {
-        let registers = Registers {
-            pc: unwalked.registers[16],
-            sp: unwalked.registers[7],
-            fp: unwalked.registers[6],
-        };
-        let innermost = Cursor::innermost(registers, unwalked.position);
+        let innermost = Cursor::innermost(Registers::of(&unwalked.registers), unwalked.position);
         let code = SpaceCode {
             space: self.space_of(innermost.lookup()),
             with,

@@ -13,9 +13,11 @@ use object::{
         elf::{FileHeader, Note, ProgramHeader},
     },
 };
-use profiler_common::{frame::Position, step::Registers, walk::Cursor};
-
-use crate::unwind::AllRegisters;
+use profiler_common::{
+    frame::Position,
+    step::{AllRegisters, Registers},
+    walk::Cursor,
+};
 
 /// The longest notes read of one core file, in bytes: a thread has some 3 KiB of them.
 const MOST_NOTE_BYTES: u64 = 256 << 20;
@@ -55,12 +57,7 @@ impl Thread {
     /// Its innermost frame.
     #[must_use]
     pub fn innermost(&self) -> Cursor {
-        let registers = Registers {
-            pc: self.registers[16],
-            sp: self.registers[7],
-            fp: self.registers[6],
-        };
-        Cursor::innermost(registers, self.position)
+        Cursor::innermost(Registers::of(&self.registers), self.position)
     }
 }
 

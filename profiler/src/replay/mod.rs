@@ -11,7 +11,6 @@ mod core_file;
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::{self, Write},
     os::unix::fs::{FileExt, MetadataExt},
     path::Path,
     rc::Rc,
@@ -32,7 +31,7 @@ use profiler_common::{
 };
 
 use crate::{
-    object::{Bias, ObjectId, Objects, Segment},
+    object::{Bias, ObjectId, Objects, Segment, file::in_memory},
     process::{FileNumber, MapRow},
     target::Pid,
     unwind::{Code, Lookup, Table, Walked, walk},
@@ -266,7 +265,7 @@ fn of_vdso(core: &CoreFile, range: &MemoryRange) -> Result<CodeRange, CoreError>
     image.truncate(bytes);
     let first = first_address(&image);
     code.bias = first.map(|first| Bias(range.start.wrapping_sub(first)));
-    let file = memory_file(&image)?;
+    let file = in_memory("vdso", &image)?;
     code.table = Table::of_file(&file)
         .ok()
         .map(|table| Rc::new(Lookup::new(&table)));
@@ -281,13 +280,6 @@ fn first_address(image: &[u8]) -> Option<u64> {
         .iter()
         .filter(|segment| segment.p_type(LittleEndian) == elf::PT_LOAD);
     loaded.map(|segment| segment.p_vaddr(LittleEndian)).min()
-}
-
-fn memory_file(bytes: &[u8]) -> io::Result<File> {
-    let flags = rustix::fs::MemfdFlags::CLOEXEC;
-    let mut file = File::from(rustix::fs::memfd_create("vdso", flags)?);
-    file.write_all(bytes)?;
-    Ok(file)
 }
 
 #[cfg(test)]

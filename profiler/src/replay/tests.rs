@@ -1,5 +1,7 @@
 //! Core files made by hand, in the form that the kernel gives them.
 
+use std::io::Write;
+
 use object::{Object, ObjectSegment};
 use profiler_common::unwind::{Cfa, SavedFp};
 

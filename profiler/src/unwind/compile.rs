@@ -12,7 +12,10 @@ use gimli::{
     LittleEndian, Register, RegisterRule, UnwindContext, UnwindContextStorage, UnwindOffset,
     UnwindSection, UnwindTableRow, X86_64,
 };
-use profiler_common::unwind::{BUCKET_BYTES, MAX_RULES, NO_INFORMATION, Rule, SavedFp};
+use profiler_common::{
+    code::{SIGNAL_RETURN, SIGNAL_RETURN_BYTES},
+    unwind::{BUCKET_BYTES, MAX_RULES, NO_INFORMATION, Rule, SavedFp},
+};
 
 use super::{
     Coverage, Extent, Table, TableRow,
@@ -33,17 +36,14 @@ const MOST_SHARED_ENTRIES: usize = 1 << 16;
 /// Most instructions in an entry that functions share: they are run again for each.
 const MOST_SHARED_INSTRUCTIONS: usize = 64;
 
-/// What a signal handler returns into: `mov $15, %rax; syscall`, where 15 is `rt_sigreturn`.
-/// Source: `struct rt_sigframe`'s `pretcode` as C libraries set it.
-pub(super) const TRAMPOLINE: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
-/// The lengths of functions that are compared with it, in bytes.
-const TRAMPOLINE_BYTES: RangeInclusive<u64> = TRAMPOLINE.len() as u64..=16;
+/// The lengths of functions that are compared with [`SIGNAL_RETURN`], in bytes.
+const TRAMPOLINE_BYTES: RangeInclusive<u64> = SIGNAL_RETURN_BYTES as u64..=16;
 
 type Slice<'a> = EndianSlice<'a, LittleEndian>;
 type Fde<'a> = FrameDescriptionEntry<Slice<'a>>;
 
 /// Reads the bytes at a file offset.
-type ReadCode<'a> = dyn Fn(u64) -> Option<[u8; TRAMPOLINE.len()]> + 'a;
+type ReadCode<'a> = dyn Fn(u64) -> Option<[u8; SIGNAL_RETURN_BYTES]> + 'a;
 
 /// Room for evaluating a description: all general registers and some vector registers, and the
 /// states that it may keep at one time.
@@ -263,7 +263,7 @@ impl<'s> Compiler<'s> {
         let is_signal = fde.is_signal_trampoline()
             || (TRAMPOLINE_BYTES.contains(&fde.len())
                 && read_code(code.file_offset.saturating_add(start - code.start))
-                    == Some(TRAMPOLINE));
+                    == Some(SIGNAL_RETURN));
         if is_signal {
             self.push(first_row, start, Ok(Rule::SignalFrame), end - start);
         } else {

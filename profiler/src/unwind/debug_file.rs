@@ -8,16 +8,16 @@
 use std::{
     ffi::OsStr,
     fs::File,
-    io::{Read, Write},
+    io::Read,
     iter,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
 use crc32fast::Hasher;
-use rustix::fs::{MemfdFlags, Mode, OFlags};
 
 use super::section::Head;
+use crate::object::file::{in_memory, open_regular};
 
 /// Where distributions put debug files.
 pub(super) const DEBUG_FOLDER: &str = "/usr/lib/debug";
@@ -36,14 +36,14 @@ pub(super) fn candidates<'a>(
 ) -> impl Iterator<Item = File> + 'a {
     let inside = iter::once_with(move || inside(head, file)).flatten();
     let by_build_id = iter::once_with(move || {
-        let debug = open(&path_by_build_id(folder, head.build_id.as_deref()?))?;
+        let debug = open_regular(&path_by_build_id(folder, head.build_id.as_deref()?)).ok()?;
         has_build_id(&debug, head).then_some(debug)
     });
     let by_link = iter::once_with(move || {
         let link = Link::read(head, file)?;
         let paths = link.paths(folder, path?);
         paths.into_iter().find_map(|path| {
-            let debug = open(&path)?;
+            let debug = open_regular(&path).ok()?;
             let is_it = match head.build_id {
                 Some(_) => has_build_id(&debug, head),
                 None => checksum(&debug) == Some(link.checksum),
@@ -57,10 +57,7 @@ pub(super) fn candidates<'a>(
 /// The file in `.gnu_debugdata`, in memory.
 fn inside(head: &Head, file: &File) -> Option<File> {
     let image = head.named.debugdata?.read(file).ok()?;
-    let memory = rustix::fs::memfd_create("debugdata", MemfdFlags::CLOEXEC).ok()?;
-    let mut debug = File::from(memory);
-    debug.write_all(&image).ok()?;
-    Some(debug)
+    in_memory("debugdata", &image).ok()
 }
 
 fn path_by_build_id(folder: &Path, build_id: &[u8]) -> PathBuf {
@@ -119,15 +116,6 @@ impl Link {
             folder.join(mirrored).join(name),
         ]
     }
-}
-
-/// Opens a regular file. Never waits on a FIFO.
-fn open(path: &Path) -> Option<File> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty()).ok()?);
-    file.metadata()
-        .is_ok_and(|meta| meta.is_file())
-        .then_some(file)
 }
 
 /// The checksum that debug links have: that of zlib.

@@ -19,13 +19,16 @@ mod walk;
 
 use std::{fs::File, io, path::Path};
 
-use profiler_common::unwind::{NO_INFORMATION, Rule};
+use profiler_common::{
+    code::SIGNAL_RETURN_BYTES,
+    unwind::{NO_INFORMATION, Rule},
+};
 
 pub use compile::MOST_ROWS;
 pub use layout::{Layout, Lookup};
 pub use rule::Cause;
 pub use section::{CodeRange, FrameFormat, MOST_FRAME_BYTES, Sections};
-pub use walk::{AllRegisters, Code, Walked, WalkedFrame, walk};
+pub use walk::{Code, Walked, WalkedFrame, walk};
 
 /// One row: a rule, from an address to the next row's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +137,7 @@ impl Table {
         }
         let read_code = |offset| {
             use std::os::unix::fs::FileExt;
-            let mut code = [0; compile::TRAMPOLINE.len()];
+            let mut code = [0; SIGNAL_RETURN_BYTES];
             file.read_exact_at(&mut code, offset).ok()?;
             Some(code)
         };

@@ -19,15 +19,12 @@ use super::{
     CompileError, debug_file,
     unpack::{Packing, unpack},
 };
+use crate::object::file::{MOST_SEGMENTS, Notes};
 
 /// The longest section read, in bytes. A browser of 200 MB of text has 15 MB.
 pub const MOST_FRAME_BYTES: u64 = 64 << 20;
 /// No ELF address of code is at or above this: an index counts buckets of 256 bytes in 32 bits.
 const MOST_ADDRESS: u64 = 1 << 40;
-/// Most headers of segments read of one file.
-const MOST_SEGMENTS: usize = 4096;
-/// The longest notes read of one segment, in bytes.
-const MOST_NOTE_BYTES: u64 = 64 << 10;
 /// Bytes of `.eh_frame_hdr` that tell where `.eh_frame` is.
 /// Source: Linux Standard Base, section 10.6.2.
 const HDR_BYTES: u64 = 32;
@@ -186,7 +183,7 @@ impl Head {
         let named = NamedSections::read(header, &cache).unwrap_or_default();
         let in_segments = disjoint(segments.iter().filter_map(code_of_segment).collect());
         let in_sections = disjoint(named.code.clone());
-        let mut head = Self {
+        let head = Self {
             // Segments hold other things too where the linker does not keep code apart.
             code: match in_sections.is_empty() || in_segments.is_empty() {
                 true => in_segments,
@@ -196,25 +193,15 @@ impl Head {
             named,
             ..Self::default()
         };
+        let mut notes = Notes::default();
         for segment in segments {
-            head.read_notes(segment, &cache);
+            notes.read(segment, Little, &cache);
         }
-        Ok(head)
-    }
-
-    fn read_notes(&mut self, segment: &ProgramHeader64<Little>, cache: &ReadCache<&File>) {
-        if segment.p_filesz(Little) > MOST_NOTE_BYTES {
-            return;
-        }
-        let Ok(Some(mut notes)) = segment.notes(Little, cache) else {
-            return;
-        };
-        while let Ok(Some(note)) = notes.next() {
-            if note.name() == elf::ELF_NOTE_GNU && note.n_type(Little) == elf::NT_GNU_BUILD_ID {
-                self.build_id = Some(note.desc().to_vec());
-            }
-            self.is_go |= note.name() == b"Go";
-        }
+        Ok(Self {
+            build_id: notes.build_id,
+            is_go: notes.is_go,
+            ..head
+        })
     }
 }
 

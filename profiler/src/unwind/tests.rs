@@ -6,9 +6,12 @@ use std::{
 };
 
 use gimli::BaseAddresses;
-use profiler_common::unwind::{
-    BUCKET_BYTES, Base, Cfa, IndexWord, MAX_BUCKET_ROWS, MOST_FOLD_BYTES, RBX, Rule, SavedFp,
-    SavedRbx,
+use profiler_common::{
+    code::SIGNAL_RETURN,
+    unwind::{
+        BUCKET_BYTES, Base, Cfa, IndexWord, MAX_BUCKET_ROWS, MOST_FOLD_BYTES, RBX, Rule, SavedFp,
+        SavedRbx,
+    },
 };
 use proptest::prelude::*;
 
@@ -277,7 +280,7 @@ fn a_signal_frame_is_known_by_its_mark_and_by_its_code() {
         .function(0x30, 9, &[])
         .shared(b"zS", &[DEF_CFA, 7, 8, 0x90, 1])
         .function(0, 0x10, &[]);
-    let read_code = |offset| (offset == 0x1020).then_some(compile::TRAMPOLINE);
+    let read_code = |offset| (offset == 0x1020).then_some(SIGNAL_RETURN);
     let table = compile::compile(&frames.sections(), &read_code, &[]);
     check(
         &table,

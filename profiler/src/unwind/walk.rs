@@ -7,18 +7,10 @@
 use profiler_common::{
     frame::{Position, Source},
     limits::MAX_USER_FRAMES,
-    step::{Growth, UserMemory},
+    step::{AllRegisters, Growth, UserMemory},
     stop::StopReason,
-    unwind::{OtherRegisters, signal_register},
-    walk::{Cursor, Knowledge, caller},
+    walk::{Cursor, Interrupted, Knowledge, caller},
 };
-
-/// General registers and the program counter by their DWARF numbers.
-/// Source: System V ABI for x86-64, figure 3.36.
-pub type AllRegisters = [u64; 17];
-
-/// General registers by their DWARF numbers; the program counter has the one after.
-const GENERAL_REGISTERS: u8 = 16;
 
 /// What is known of code, by runtime address.
 pub trait Code {
@@ -90,35 +82,13 @@ pub fn walk<M: UserMemory, C: Code>(
     Walked { frames, stop }
 }
 
-/// All registers of an interrupted frame: the sample has those of the innermost one, and a signal
-/// saves those of the frame that it interrupts. The step asks for no others.
-struct Interrupted<'a, M> {
-    /// Where a signal saved them; 0 in the innermost frame.
-    saved_at: u64,
-    registers: &'a AllRegisters,
-    memory: &'a M,
-}
-
-impl<M: UserMemory> OtherRegisters for Interrupted<'_, M> {
-    fn read(&self, number: u8) -> Option<u64> {
-        if number >= GENERAL_REGISTERS {
-            return None;
-        }
-        if self.saved_at == 0 {
-            return Some(self.registers[usize::from(number)]);
-        }
-        let at = self.saved_at.wrapping_add(signal_register(number));
-        self.memory.read::<8>(at).map(u64::from_ne_bytes)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
     use profiler_common::{
         step::Registers,
-        unwind::{Base, Cfa, RBX, Rule, SIGNAL_REGISTERS, SavedFp, SavedRbx},
+        unwind::{Base, Cfa, RBX, Rule, SIGNAL_REGISTERS, SavedFp, SavedRbx, signal_register},
     };
 
     use super::*;

@@ -3,28 +3,14 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
     thread,
     time::Instant,
 };
 
+pub(crate) use crate::fixture_path::fixture_path as path;
 use crate::program::{PATIENCE, wait_until};
-
-/// Where a fixture's program is.
-#[track_caller]
-pub(crate) fn path(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/fixtures");
-    let path = folder.join(name);
-    match path.canonicalize() {
-        Ok(path) => path,
-        Err(error) => panic!(
-            "{}: {error}; build it with: cargo xtask fixtures",
-            path.display()
-        ),
-    }
-}
 
 /// A fixture that runs, until it is dropped.
 #[derive(Debug)]

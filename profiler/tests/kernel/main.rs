@@ -13,6 +13,8 @@ mod commands;
 mod deep;
 mod endings;
 mod fixture;
+#[path = "../common/fixture_path.rs"]
+mod fixture_path;
 mod folded;
 mod known;
 mod objects;

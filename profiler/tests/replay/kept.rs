@@ -24,11 +24,11 @@ use std::{
 
 use ebpfprof::{
     replay::{Replay, Thread},
-    unwind::{AllRegisters, Code, walk},
+    unwind::{Code, walk},
 };
 use profiler_common::{
     frame::Position,
-    step::{Growth, Registers, UserMemory},
+    step::{AllRegisters, Growth, Registers, UserMemory},
     stop::StopReason,
     unwind::Rule,
     walk::{Cursor, Knowledge},
@@ -227,12 +227,7 @@ impl Kept {
 
     #[track_caller]
     fn check(&self, name: &str) {
-        let registers = Registers {
-            pc: self.registers[16],
-            sp: self.registers[7],
-            fp: self.registers[6],
-        };
-        let innermost = Cursor::innermost(registers, self.position);
+        let innermost = Cursor::innermost(Registers::of(&self.registers), self.position);
         let walked = walk(innermost, &self.registers, self, self);
         let found: Vec<u64> = walked.frames.iter().map(|frame| frame.pc).collect();
         let frames = self.frames.iter().map(|frame| frame.pc);

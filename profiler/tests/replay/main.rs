@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod case;
+#[path = "../common/fixture_path.rs"]
+mod fixture_path;
 mod framehop;
 mod gdb;
 mod kept;

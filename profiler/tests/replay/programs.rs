@@ -13,21 +13,15 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::fixture_path::fixture_path;
+
 /// The longest a program may take to be ready.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Where a fixture without frame pointers is.
 #[track_caller]
 pub(crate) fn fixture(name: &str) -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/fixtures/bare");
-    let path = folder.join(name);
-    match path.canonicalize() {
-        Ok(path) => path,
-        Err(error) => panic!(
-            "{}: {error}; build it with: cargo xtask fixtures",
-            path.display()
-        ),
-    }
+    fixture_path(&format!("bare/{name}"))
 }
 
 /// A program that runs, until this is dropped.

@@ -1,0 +1,77 @@
+//! Files and what all readers of objects ask of them.
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    path::Path,
+};
+
+use object::{
+    Endian,
+    elf::{self, ProgramHeader64},
+    read::{ReadRef, elf::ProgramHeader},
+};
+use rustix::{
+    fs::{MemfdFlags, Mode, OFlags},
+    io::Errno,
+};
+
+/// Most program headers read of one file. Linkers write a dozen.
+pub(crate) const MOST_SEGMENTS: usize = 4096;
+/// The longest notes read of one segment, in bytes: a file may claim any length.
+const MOST_NOTE_BYTES: u64 = 64 << 10;
+
+/// Opens a path if it leads to a regular file. Never waits on a FIFO.
+///
+/// # Errors
+/// When there is none, or the kernel refuses it.
+pub(crate) fn open_regular(path: &Path) -> Result<File, Errno> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+    match file.metadata() {
+        Ok(meta) if meta.is_file() => Ok(file),
+        _ => Err(Errno::INVAL),
+    }
+}
+
+/// A file that is in memory alone.
+///
+/// # Errors
+/// When the kernel has no room for it.
+pub(crate) fn in_memory(name: &str, bytes: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC)?);
+    file.write_all(bytes)?;
+    Ok(file)
+}
+
+/// What the notes of a file say.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// The GNU build id.
+    pub(crate) build_id: Option<Vec<u8>>,
+    /// Whether the Go linker wrote it.
+    pub(crate) is_go: bool,
+}
+
+impl Notes {
+    /// Reads those of a segment, if it has any.
+    pub(crate) fn read<'a, E: Endian, R: ReadRef<'a>>(
+        &mut self,
+        segment: &ProgramHeader64<E>,
+        endian: E,
+        data: R,
+    ) {
+        if segment.p_filesz(endian) > MOST_NOTE_BYTES {
+            return;
+        }
+        let Ok(Some(mut notes)) = segment.notes(endian, data) else {
+            return;
+        };
+        while let Ok(Some(note)) = notes.next() {
+            if note.name() == elf::ELF_NOTE_GNU && note.n_type(endian) == elf::NT_GNU_BUILD_ID {
+                self.build_id = Some(note.desc().to_vec());
+            }
+            self.is_go |= note.name() == b"Go";
+        }
+    }
+}
