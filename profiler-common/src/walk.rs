@@ -313,10 +313,12 @@ fn without_rule(
 /// Whether a frame without a frame pointer and without a rule is the outermost one.
 #[inline(always)]
 fn begins(pc: u64, memory: &impl UserMemory) -> StopReason {
-    let before = memory.read::<BEGIN_BYTES>(pc.wrapping_sub(BEGIN_BYTES as u64));
-    let after = memory.read::<BEGIN_BYTES>(pc);
-    match (before, after) {
-        (Some(before), Some(after)) if begins_stack(&before, &after) => StopReason::Root,
+    // Verifier: one read after the other, or what the first was to bring is used where it failed.
+    let Some(before) = memory.read::<BEGIN_BYTES>(pc.wrapping_sub(BEGIN_BYTES as u64)) else {
+        return StopReason::NoUnwindRow;
+    };
+    match memory.read::<BEGIN_BYTES>(pc) {
+        Some(after) if begins_stack(&before, &after) => StopReason::Root,
         _ => StopReason::NoUnwindRow,
     }
 }

@@ -27,9 +27,9 @@ pub struct Caller {
 /// The callers kept, each in the one place that its address gives it.
 pub type Callers = [Caller; KEPT_CALLERS];
 
-/// The place of an address.
+/// The one place where an address may be kept.
 #[inline(always)]
-pub fn kept(lookup: u64) -> Option<&'static mut Caller> {
+pub fn place_of(lookup: u64) -> Option<&'static mut Caller> {
     let callers = CALLERS.get_ptr_mut(0)?;
     // Neighbouring calls are some bytes apart; functions are aligned, so higher bits tell them apart.
     let at = lookup ^ (lookup >> 12);

@@ -214,11 +214,9 @@ impl Walk {
     fn find_code(&mut self) -> Result<Knowledge, StopReason> {
         let lookup = self.cursor.lookup();
         // An interrupted frame may be anywhere: the next sample's is somewhere else.
-        let kept = match self.cursor.depth() {
-            Depth::Caller => callers::kept(lookup),
-            Depth::Innermost => None,
-        };
-        if let Some(caller) = &kept
+        let is_caller = self.cursor.depth() == Depth::Caller;
+        if is_caller
+            && let Some(caller) = callers::place_of(lookup)
             && caller.lookup == lookup
             && caller.generation == self.table.generation
         {
@@ -231,7 +229,8 @@ impl Walk {
         self.flags = self.mapping.flags;
         let known = self.knowledge(lookup);
         if let Ok(Knowledge::Rule(rule)) = known
-            && let Some(caller) = kept
+            && is_caller
+            && let Some(caller) = callers::place_of(lookup)
         {
             *caller = callers::Caller {
                 lookup,

@@ -83,6 +83,14 @@ impl BpfError {
     }
 }
 
+/// What the verifier has against a program: the end of its log, before what it counted.
+fn verdict(log: &str) -> String {
+    const COUNTED: [&str; 3] = ["verification time ", "stack depth ", "processed "];
+    let is_said = |line: &&str| !COUNTED.iter().any(|head| line.starts_with(head));
+    let said: Vec<&str> = log.trim_end().lines().filter(is_said).collect();
+    said[said.len().saturating_sub(3)..].join("; ")
+}
+
 impl Explain for BpfError {
     fn why(&self) -> String {
         match self {
@@ -92,11 +100,8 @@ impl Explain for BpfError {
                     verifier_log,
                 } => {
                     let log = verifier_log.to_string();
-                    let end = log.trim_end().rsplit('\n').take(3).collect::<Vec<_>>();
-                    format!(
-                        "{io_error}: {}",
-                        end.into_iter().rev().collect::<Vec<_>>().join("; ")
-                    )
+                    log::debug!("the verifier's log:\n{log}");
+                    format!("{io_error}: {}", verdict(&log))
                 }
                 error => chain(error),
             },

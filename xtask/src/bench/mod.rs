@@ -20,7 +20,7 @@ use self::{
     peer::{Job, Outcome, PEERS, run_ebpfprof},
     receipt::Receipt,
     report::{Markdown, figure},
-    target::Running,
+    target::{Running, Workload},
 };
 use crate::{
     process::{cargo, is_root, output, run as run_command},
@@ -30,11 +30,16 @@ use crate::{
 /// Where the report is kept, below the top folder.
 const REPORT: &str = "docs/overhead.md";
 
-/// Stacks and frequencies that are compared; a quick run has the first only.
-const CASES: [(u32, u32); 3] = [(SHALLOW, 99), (SHALLOW, 999), (DEEP, 99)];
-/// Frames of the two targets.
-const SHALLOW: u32 = 20;
-const DEEP: u32 = 400;
+/// Targets and frequencies that are compared; a quick run has the first only.
+const CASES: [(Workload, u32); 5] = [
+    (SHALLOW, 99),
+    (SHALLOW, 999),
+    (DEEP, 99),
+    (Workload::Python, 99),
+    (Workload::Python, 999),
+];
+const SHALLOW: Workload = Workload::Frames(20);
+const DEEP: Workload = Workload::Frames(400);
 /// The frequency at which time a frame is measured: enough samples for two digits.
 const FREQUENCY_PER_FRAME: u32 = 999;
 /// Processes of the host that is profiled as a whole.
@@ -54,7 +59,8 @@ pub(crate) enum Extent {
 }
 
 /// What all measurements need.
-struct Bench {
+struct Bench<'a> {
+    workspace: &'a Workspace,
     ebpfprof: PathBuf,
     frames: PathBuf,
     folder: tempfile::TempDir,
@@ -70,6 +76,7 @@ pub(crate) fn run(workspace: &Workspace, seconds: u32, extent: Extent) -> Result
     }
     let folder = tempfile::tempdir().context("cannot make a temporary folder")?;
     let bench = Bench {
+        workspace,
         ebpfprof: release_build(workspace)?,
         frames: target::compile(workspace, folder.path())?,
         folder,
@@ -105,8 +112,9 @@ Made by `sudo -E cargo xtask bench`, in one run on one host; figures of other ho
 
 CPU time is user and system time of all processes of a profiler, from their start to their end, and
 the run time of its BPF programs. What the kernel does for a profiler outside of both, such as perf's
-copies of the stack, is in no figure. The target is a C program at `-O2 -fomit-frame-pointer`, one
-process for each CPU, all of them busy. \"To main\" is the share of the target's samples whose stack
+copies of the stack, is in no figure. The targets are a C program at `-O2 -fomit-frame-pointer`, with
+stacks of so many frames below `main`, and CPython; one process for each CPU, all of them busy. \"To
+main\" is the share of the target's samples whose stack
 reaches `main`: a stack that does not is cut. On an idle host a target gives as many samples as
 seconds times Hz times CPUs.
 ";
@@ -123,7 +131,7 @@ fn release_build(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 /// The host and the versions.
-fn host(bench: &Bench) -> Result<String> {
+fn host(bench: &Bench<'_>) -> Result<String> {
     let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpuinfo
         .lines()
@@ -146,17 +154,18 @@ fn host(bench: &Bench) -> Result<String> {
     Ok(lines.join("\n"))
 }
 
-impl Bench {
-    fn cases(&self) -> &'static [(u32, u32)] {
+impl Bench<'_> {
+    fn cases(&self) -> &'static [(Workload, u32)] {
         match self.extent {
             Extent::Whole => &CASES,
             Extent::Quick => &CASES[..1],
         }
     }
 
-    fn job<'a>(&'a self, pids: &'a [u32], frequency: u32) -> Job<'a> {
+    fn job<'a>(&'a self, workload: Workload, pids: &'a [u32], frequency: u32) -> Job<'a> {
         Job {
             ebpfprof: &self.ebpfprof,
+            workload,
             pids,
             frequency,
             seconds: self.seconds,
@@ -164,11 +173,15 @@ impl Bench {
         }
     }
 
+    fn start(&self, workload: Workload, processes: usize) -> Result<Vec<Running>> {
+        target::start(self.workspace, &self.frames, workload, processes)
+    }
+
     /// Every profiler on the same targets.
     fn compare(&self) -> Result<String> {
         let mut table = Markdown::with_columns(&[
             "profiler",
-            "frames",
+            "target",
             "Hz",
             "CPU s",
             "of it BPF s",
@@ -179,19 +192,23 @@ impl Bench {
             "MiB",
         ]);
         let mut failures = String::new();
-        for (depth, frequency) in self.cases() {
-            let targets = target::start(&self.frames, *depth, self.cpus)?;
+        for (workload, frequency) in self.cases() {
+            if !workload.is_installed() {
+                failures += &format!("- {}: not installed\n", workload.name());
+                continue;
+            }
+            let targets = self.start(*workload, self.cpus)?;
             let pids: Vec<u32> = targets.iter().map(Running::pid).collect();
             let mut ours = None;
             for peer in &PEERS {
-                eprintln!("bench: {} at {frequency} Hz, {depth} frames", peer.name);
-                let head = [
-                    peer.name.to_owned(),
-                    depth.to_string(),
-                    frequency.to_string(),
-                ];
+                eprintln!(
+                    "bench: {} at {frequency} Hz, {}",
+                    peer.name,
+                    workload.name()
+                );
+                let head = [peer.name.to_owned(), workload.name(), frequency.to_string()];
                 let outcome = match peer.is_installed() {
-                    true => peer.profile(&self.job(&pids, *frequency)),
+                    true => peer.profile(&self.job(*workload, &pids, *frequency)),
                     false => Err(anyhow::anyhow!("not installed")),
                 };
                 let cells = match &outcome {
@@ -200,9 +217,8 @@ impl Bench {
                         costs(outcome, ours)
                     }
                     Err(error) => {
-                        let [name, depth, frequency] = &head;
-                        failures +=
-                            &format!("- {name}, {depth} frames, {frequency} Hz: {error:#}\n");
+                        let [name, target, frequency] = &head;
+                        failures += &format!("- {name}, {target}, {frequency} Hz: {error:#}\n");
                         vec!["failed".to_owned()]
                     }
                 };
@@ -226,15 +242,15 @@ impl Bench {
             "BPF ns a frame",
         ]);
         let mut shallow: Option<Receipt> = None;
-        for depth in [SHALLOW, DEEP] {
-            eprintln!("bench: BPF time at {depth} frames");
-            let targets = target::start(&self.frames, depth, self.cpus)?;
+        for workload in [SHALLOW, DEEP] {
+            eprintln!("bench: BPF time at {}", workload.name());
+            let targets = self.start(workload, self.cpus)?;
             let pids: Vec<u32> = targets.iter().map(Running::pid).collect();
-            let outcome = PEERS[0].profile(&self.job(&pids, FREQUENCY_PER_FRAME))?;
+            let outcome = PEERS[0].profile(&self.job(workload, &pids, FREQUENCY_PER_FRAME))?;
             let receipt = outcome.receipt.context("ebpfprof writes a receipt")?;
             let per_frame = shallow.as_ref().and_then(|other| frame_ns(other, &receipt));
             table.push(vec![
-                format!("{depth} frames"),
+                workload.name(),
                 figure(receipt.kept, 0),
                 figure(receipt.frames_per_stack(), 1),
                 figure(receipt.complete_percent(), 1) + "%",
@@ -269,16 +285,16 @@ impl Bench {
             ]);
         };
         eprintln!("bench: memory for one process");
-        let one = target::start(&self.frames, SHALLOW, 1)?;
+        let one = self.start(SHALLOW, 1)?;
         let pids: Vec<u32> = one.iter().map(Running::pid).collect();
         let pid = pids[0].to_string();
-        let (_, receipt) = run_ebpfprof(&self.job(&pids, 99), &["--pid", &pid])?;
+        let (_, receipt) = run_ebpfprof(&self.job(SHALLOW, &pids, 99), &["--pid", &pid])?;
         push("one process".to_owned(), &receipt);
         drop(one);
         eprintln!("bench: memory for {CROWD} processes");
         let mut crowd = target::start_crowd(&self.frames, CROWD)?;
         thread::sleep(CROWD_SETTLES);
-        let (_, receipt) = run_ebpfprof(&self.job(&[], 99), &["--all"])?;
+        let (_, receipt) = run_ebpfprof(&self.job(SHALLOW, &[], 99), &["--all"])?;
         let alive = target::alive(&mut crowd);
         push(format!("whole host, {alive} processes more"), &receipt);
         Ok(format!(

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::{
     child::{Bpf, Spent, run},
     receipt::Receipt,
-    target::PROGRAM,
+    target::Workload,
 };
 use crate::process::{find, output};
 
@@ -31,7 +31,9 @@ pub(super) struct Peer {
 pub(super) struct Job<'a> {
     /// The build of ebpfprof that is measured.
     pub(super) ebpfprof: &'a Path,
-    /// Processes.
+    /// What is profiled.
+    pub(super) workload: Workload,
+    /// Its processes.
     pub(super) pids: &'a [u32],
     /// Samples per second and CPU.
     pub(super) frequency: u32,
@@ -204,13 +206,13 @@ fn bee(job: &Job<'_>) -> Result<Outcome> {
         .arg(&folded);
     Ok(Outcome {
         spent: run(&mut command, Bpf::Watched, [&out, &err])?,
-        stacks: folded_stacks(&folded, |root| root.starts_with(PROGRAM))?,
+        stacks: folded_stacks(&folded, |root| root.starts_with(job.workload.comm()))?,
         receipt: None,
     })
 }
 
 /// Counts folded stacks whose root frame is wanted.
-fn folded_stacks(path: &Path, is_wanted: fn(&str) -> bool) -> Result<Stacks> {
+fn folded_stacks(path: &Path, is_wanted: impl Fn(&str) -> bool) -> Result<Stacks> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let mut stacks = Stacks::default();
     for line in String::from_utf8_lossy(&bytes).lines() {
@@ -282,7 +284,7 @@ frames  123  1.6:   10101010 cpu-clock:
             "frames;main;bottom 3\nframes;bottom 2\nsh;main 9\nwords\n",
         )
         .unwrap();
-        let stacks = folded_stacks(&path, |root| root == PROGRAM).unwrap();
+        let stacks = folded_stacks(&path, |root| root == "frames").unwrap();
         assert_eq!(stacks, Stacks { all: 5, to_main: 3 });
         let stacks = folded_stacks(&path, |_| true).unwrap();
         assert_eq!((stacks.all, stacks.to_main), (14, 12));

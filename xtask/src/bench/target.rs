@@ -16,7 +16,44 @@ use crate::{
 };
 
 /// The name of the program with known stacks.
-pub(super) const PROGRAM: &str = "frames";
+const FRAMES: &str = "frames";
+/// The interpreter.
+const PYTHON: &str = "python3";
+
+/// What is kept busy while it is profiled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Workload {
+    /// A small C program with stacks this deep.
+    Frames(u32),
+    /// CPython, with `bench/work.py`.
+    Python,
+}
+
+impl Workload {
+    /// What the report calls it.
+    pub(super) fn name(self) -> String {
+        match self {
+            Self::Frames(depth) => format!("{depth} frames"),
+            Self::Python => "CPython".to_owned(),
+        }
+    }
+
+    /// The name of its threads.
+    pub(super) fn comm(self) -> &'static str {
+        match self {
+            Self::Frames(_) => FRAMES,
+            Self::Python => PYTHON,
+        }
+    }
+
+    /// Whether what runs it is here.
+    pub(super) fn is_installed(self) -> bool {
+        match self {
+            Self::Frames(_) => true,
+            Self::Python => find(PYTHON).is_some(),
+        }
+    }
+}
 
 /// What compiles it: as distributions compile, without debug information, so that no profiler pays
 /// for reading that.
@@ -61,17 +98,34 @@ impl Drop for Running {
 
 /// Compiles the program.
 pub(super) fn compile(workspace: &Workspace, folder: &Path) -> Result<PathBuf> {
-    let program = folder.join(PROGRAM);
+    let program = folder.join(FRAMES);
     let mut cc = Command::new("cc");
     cc.args(COMPILER_FLAGS).arg("-o").arg(&program);
     run_command(cc.arg(workspace.root().join("xtask/bench/frames.c")))?;
     Ok(program)
 }
 
-/// Starts the program once for each CPU.
-pub(super) fn start(program: &Path, depth: u32, cpus: usize) -> Result<Vec<Running>> {
-    let started = (0..cpus)
-        .map(|_| Running::start(Command::new(program).arg(depth.to_string())))
+/// Starts a workload that many times. `frames` is the compiled program.
+pub(super) fn start(
+    workspace: &Workspace,
+    frames: &Path,
+    workload: Workload,
+    processes: usize,
+) -> Result<Vec<Running>> {
+    let command = || match workload {
+        Workload::Frames(depth) => {
+            let mut command = Command::new(frames);
+            command.arg(depth.to_string());
+            command
+        }
+        Workload::Python => {
+            let mut command = Command::new(PYTHON);
+            command.arg(workspace.root().join("xtask/bench/work.py"));
+            command
+        }
+    };
+    let started = (0..processes)
+        .map(|_| Running::start(&mut command()))
         .collect::<Result<Vec<_>>>()?;
     for running in &started {
         wait_for_cpu_time(running.pid())?;
@@ -192,7 +246,7 @@ pub(super) fn start_crowd(frames: &Path, count: usize) -> Result<Crowd> {
             crowd.running.push(Running::start(&mut command)?);
         }
     }
-    crowd.programs.push(PROGRAM);
+    crowd.programs.push(FRAMES);
     for number in crowd.running.len()..count {
         let depth = 5 + number % 60;
         let mut command = Command::new(frames);
