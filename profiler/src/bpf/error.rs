@@ -143,3 +143,18 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     words
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_verifiers_verdict_is_before_what_it_counted() {
+        let log = "1: (79) r1 = *(u64 *)(r10 -112)\n2: (57) r1 &= 255\nR1 bitwise operator &= on \
+                   pointer prohibited\nverification time 5 usec\nstack depth 144+0\nprocessed 9 insns\n";
+        let expected = "1: (79) r1 = *(u64 *)(r10 -112); 2: (57) r1 &= 255; R1 bitwise operator &= on \
+                        pointer prohibited";
+        assert_eq!(verdict(log), expected);
+        assert_eq!(verdict(""), "");
+    }
+}

@@ -60,6 +60,25 @@ fn one_source_has_whole_stacks_however_it_is_linked() {
 }
 
 #[test]
+fn ten_thousand_samples_have_shares_within_two_points() {
+    let _turn = turn();
+    for walker in WALKERS {
+        let fixture = Fixture::start("bare/shares");
+        let pid = fixture.pid_text();
+        // Twice as many, as the fixture may have to share its CPU.
+        let arguments = ["--pid", &pid, "--walker", walker, "--no-inlines"];
+        let Recorded {
+            receipt, folded, ..
+        } = record(3999, 5.0, &arguments);
+        assert!(receipt.kept >= 10_000, "{receipt:?}");
+        for (chain, share) in SHARES.into_iter().zip([50.0, 30.0, 20.0]) {
+            let what = format!("{} by {walker}", chain.join(" > "));
+            folded.check_percent(&what, share, 2.0, |stack| stack.calls(chain));
+        }
+    }
+}
+
+#[test]
 fn programs_that_were_stripped_have_whole_stacks() {
     let stripped = |program, object: &'static str| {
         let bottom = [object, START_MAIN, CALL_MAIN];
