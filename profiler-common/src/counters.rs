@@ -17,14 +17,6 @@ pub enum Counter {
     LostNoScratch = 3,
     /// A child could not be followed: the target set was full.
     FollowFull = 4,
-    /// Frames of user stacks whose mapping came from the cache of the walk.
-    MappingCached = 5,
-    /// Frames of user stacks whose mapping was searched for.
-    MappingSearched = 6,
-    /// Samples that left for the user side to walk.
-    Unwalked = 7,
-    /// Samples that should have, and the ring was too full for it.
-    UnwalkedRefused = 8,
     /// First of the counters by stop reason: `Stop + reason` for each user stack.
     Stop = 32,
     /// First of the counters by stop reason of kernel stacks.

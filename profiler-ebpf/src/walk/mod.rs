@@ -360,10 +360,8 @@ impl Walk {
         // SAFETY: `ring` is a ring buffer map; asks for a number.
         let used = unsafe { bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA.into()) };
         if used >= u64::from(CONFIG.load().unwalked_ring_bytes) {
-            count(Counter::UnwalkedRefused);
             return;
         }
-        count(Counter::Unwalked);
         // Verifier: the mask bounds every place below.
         let head = self.header.kernel_count as usize & MAX_KERNEL_FRAMES;
         let mut i = 0;

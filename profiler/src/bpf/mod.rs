@@ -135,10 +135,6 @@ pub struct Counts {
     pub undecodable: u64,
     /// Children that could not be followed.
     pub not_followed: u64,
-    /// Frames whose mapping was that of the frame before.
-    pub mapping_cached: u64,
-    /// Frames whose mapping was searched for.
-    pub mapping_searched: u64,
     /// Time spent in our programs, by the kernel's own measure.
     pub run_time: Duration,
 }
@@ -332,8 +328,6 @@ impl Sampler {
             no_scratch: total(Counter::LostNoScratch)?,
             undecodable: self.undecodable,
             not_followed: total(Counter::FollowFull)?,
-            mapping_cached: total(Counter::MappingCached)?,
-            mapping_searched: total(Counter::MappingSearched)?,
             run_time: self.run_time(),
         })
     }

@@ -113,10 +113,10 @@ Made by `sudo -E cargo xtask bench`, in one run on one host; figures of other ho
 CPU time is user and system time of all processes of a profiler, from their start to their end, and
 the run time of its BPF programs. What the kernel does for a profiler outside of both, such as perf's
 copies of the stack, is in no figure. The targets are a C program at `-O2 -fomit-frame-pointer`, with
-stacks of so many frames below `main`, and CPython; one process for each CPU, all of them busy. \"To
-main\" is the share of the target's samples whose stack
-reaches `main`: a stack that does not is cut. On an idle host a target gives as many samples as
-seconds times Hz times CPUs.
+stacks of so many frames below `main`, and CPython; one process for each CPU, all of them busy.
+\"To main\" is the share of the target's samples whose stack reaches `main`: a stack that does not is
+cut (CPython's `main` has no name). On an idle host a target gives as many samples as seconds times
+Hz times CPUs.
 ";
 
 fn release_build(workspace: &Workspace) -> Result<PathBuf> {
@@ -214,7 +214,7 @@ impl Bench<'_> {
                 let cells = match &outcome {
                     Ok(outcome) => {
                         let ours = *ours.get_or_insert(cpu_seconds(outcome));
-                        costs(outcome, ours)
+                        costs(outcome, ours, *workload)
                     }
                     Err(error) => {
                         let [name, target, frequency] = &head;
@@ -305,17 +305,19 @@ impl Bench<'_> {
 }
 
 /// The cells of what a profiler cost; `ours` is our CPU time in the same case.
-fn costs(outcome: &Outcome, ours: f64) -> Vec<String> {
+fn costs(outcome: &Outcome, ours: f64, workload: Workload) -> Vec<String> {
     let Outcome { spent, stacks, .. } = outcome;
     let cpu = cpu_seconds(outcome);
-    let to_main = 100.0 * stacks.to_main as f64 / stacks.all.max(1) as f64;
+    let to_main = workload
+        .has_main()
+        .then(|| 100.0 * stacks.to_main as f64 / stacks.all.max(1) as f64);
     vec![
         format!("{cpu:.3}"),
         format!("{:.3}", spent.bpf.as_secs_f64()),
         format!("{:.1}", cpu / ours),
         stacks.all.to_string(),
         format!("{:.0}", 1e6 * cpu / stacks.all.max(1) as f64),
-        format!("{to_main:.1}%"),
+        to_main.map_or_else(|| "–".to_owned(), |percent| format!("{percent:.1}%")),
         format!("{:.0}", spent.resident_bytes as f64 / f64::from(1 << 20)),
     ]
 }

@@ -46,6 +46,11 @@ impl Workload {
         }
     }
 
+    /// Whether its stacks have `main` in them by name.
+    pub(super) fn has_main(self) -> bool {
+        matches!(self, Self::Frames(_))
+    }
+
     /// Whether what runs it is here.
     pub(super) fn is_installed(self) -> bool {
         match self {
