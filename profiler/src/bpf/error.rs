@@ -76,6 +76,9 @@ impl BpfError {
     }
 
     pub(super) fn program(program: &'static str, error: ProgramError) -> Self {
+        if let ProgramError::LoadError { verifier_log, .. } = &error {
+            log::debug!("the verifier's log of {program}:\n{verifier_log}");
+        }
         Self::Program {
             program,
             source: Box::new(error),
@@ -98,11 +101,7 @@ impl Explain for BpfError {
                 ProgramError::LoadError {
                     io_error,
                     verifier_log,
-                } => {
-                    let log = verifier_log.to_string();
-                    log::debug!("the verifier's log:\n{log}");
-                    format!("{io_error}: {}", verdict(&log))
-                }
+                } => format!("{io_error}: {}", verdict(&verifier_log.to_string())),
                 error => chain(error),
             },
             error => std::error::Error::source(error).map_or_else(|| error.to_string(), chain),

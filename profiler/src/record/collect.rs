@@ -68,13 +68,16 @@ pub(super) struct Collector {
 impl Collector {
     pub(super) fn new(mut profile: Profile, labels: LabelSettings) -> Self {
         profile.shown_labels.clone_from(&labels.shown);
+        // As a profile keeps them, so that it need not sort those of each sample.
+        let mut shown = labels.shown;
+        shown.sort_unstable();
         Self {
             profile,
             origins: Vec::new(),
             representatives: HashMap::default(),
             places: HashMap::default(),
             comms: HashMap::default(),
-            shown: labels.shown,
+            shown,
             main_path: None,
             cgroups: HashMap::default(),
             complete: 0,
