@@ -88,9 +88,19 @@ impl<T: Ord> Table<T> {
 /// A sample's frame: `None` is the one that stands in an empty stack.
 type Frame = Option<LocationId>;
 
-/// The samples as pprof shows them: those that differ in hidden labels only are one.
+/// The samples as pprof shows them.
 struct SampleTable<'a> {
-    counts: BTreeMap<(Vec<Frame>, Vec<Label<'a>>), u64>,
+    rows: Vec<Row<'a>>,
+    /// What the samples' shown labels say, each set of them once.
+    labels: Table<Vec<Label<'a>>>,
+}
+
+/// A sample with the number of its shown labels.
+struct Row<'a> {
+    /// Innermost first.
+    stack: &'a [LocationId],
+    labels: u64,
+    count: u64,
 }
 
 /// A label by what it says.
@@ -108,45 +118,80 @@ enum Value<'a> {
 
 impl<'a> SampleTable<'a> {
     fn of(profile: &'a Profile) -> Self {
-        let mut counts = BTreeMap::new();
-        for sample in profile.samples().filter(|sample| sample.count > 0) {
-            let labels = shown_labels(profile, &sample);
-            let stack: Vec<Frame> = if sample.stack.is_empty() {
-                vec![None]
-            } else {
-                sample.stack.iter().copied().map(Some).collect()
-            };
-            let count: &mut u64 = counts.entry((stack, labels)).or_default();
-            *count = count.saturating_add(sample.count);
+        let samples = || profile.samples().filter(|sample| sample.count > 0);
+        // Samples with the same labels follow each other.
+        let same = |one: &Sample<'a>, other: &Sample<'a>| one.labels == other.labels;
+        let samples: Vec<Sample<'a>> = samples().collect();
+        let sets: Vec<(&[Sample<'a>], Vec<Label<'a>>)> = samples
+            .chunk_by(same)
+            .map(|samples| (samples, shown_labels(profile, &samples[0])))
+            .collect();
+        let labels = Table::new(sets.iter().map(|(_, labels)| labels.clone()), 0);
+        let rows = sets.iter().flat_map(|(samples, set)| {
+            let set = labels.id(set);
+            samples.iter().map(move |sample| Row {
+                stack: sample.stack,
+                labels: set,
+                count: sample.count,
+            })
+        });
+        Self {
+            rows: rows.collect(),
+            labels,
         }
-        Self { counts }
     }
 
-    fn frames(&self) -> BTreeSet<Frame> {
-        self.counts
-            .keys()
-            .flat_map(|(stack, _)| stack.iter().copied())
+    /// The frames of all samples, in their order.
+    fn frames(&self, profile: &Profile) -> Vec<Frame> {
+        let mut is_met = vec![false; profile.locations().len()];
+        for id in self.rows.iter().flat_map(|row| row.stack) {
+            is_met[id.index()] = true;
+        }
+        let has_empty = self.rows.iter().any(|row| row.stack.is_empty());
+        let met = profile.location_ids().filter(|id| is_met[id.index()]);
+        has_empty
+            .then_some(None)
+            .into_iter()
+            .chain(met.map(Some))
             .collect()
     }
 
+    /// Those that differ in hidden labels only are one.
     fn messages(
         &self,
         period: u64,
         places: &Places<'_>,
         text: impl Fn(&str) -> i64,
     ) -> Vec<proto::Sample> {
-        let mut by_content: BTreeMap<(Vec<u64>, &[Label<'_>]), u64> = BTreeMap::new();
-        for ((stack, labels), count) in &self.counts {
-            let ids = stack.iter().map(|frame| places.location_id(*frame));
-            let sum = by_content.entry((ids.collect(), labels)).or_default();
-            *sum = sum.saturating_add(*count);
-        }
-        by_content
-            .into_iter()
-            .map(|((location_id, labels), count)| proto::Sample {
+        let labels: Vec<Vec<proto::Label>> = self
+            .labels
+            .items()
+            .map(|labels| labels.iter().map(|label| label.message(&text)).collect())
+            .collect();
+        let rows = self.rows.iter().map(|row| {
+            let ids: Vec<u64> = match row.stack {
+                [] => vec![places.location_id(None)],
+                stack => stack
+                    .iter()
+                    .map(|id| places.location_id(Some(*id)))
+                    .collect(),
+            };
+            (ids, row.labels, row.count)
+        });
+        let mut rows: Vec<(Vec<u64>, u64, u64)> = rows.collect();
+        rows.sort_unstable();
+        rows.dedup_by(|(ids, labels, count), (kept_ids, kept_labels, kept)| {
+            let is_same = (ids, labels) == (kept_ids, kept_labels);
+            if is_same {
+                *kept = kept.saturating_add(*count);
+            }
+            is_same
+        });
+        rows.into_iter()
+            .map(|(location_id, set, count)| proto::Sample {
                 location_id,
                 value: vec![signed(count), signed(count.saturating_mul(period))],
-                label: labels.iter().map(|label| label.message(&text)).collect(),
+                label: labels[usize::try_from(set).expect("sets in memory")].clone(),
             })
             .collect()
     }
@@ -252,12 +297,14 @@ struct Places<'a> {
     functions: Table<FunctionEntry<'a>>,
     mappings: Table<MappingEntry<'a>>,
     locations: Table<LocationEntry>,
-    location_ids: BTreeMap<Frame, u64>,
+    /// The number of the frame that stands in an empty stack, and of each location; 0 where no sample
+    /// leads.
+    location_ids: Vec<u64>,
 }
 
 impl<'a> Places<'a> {
     fn of(profile: &'a Profile, samples: &SampleTable<'_>) -> Self {
-        let frames = samples.frames();
+        let frames = samples.frames(profile);
         let functions = Table::new(
             frames
                 .iter()
@@ -266,7 +313,7 @@ impl<'a> Places<'a> {
             1,
         );
         let mappings = Table::new(mappings_of(profile, &frames), 1);
-        let entries: BTreeMap<Frame, LocationEntry> = frames
+        let entries: Vec<(Frame, LocationEntry)> = frames
             .into_iter()
             .map(|frame| {
                 let lines = lines_of(profile, frame)
@@ -285,11 +332,11 @@ impl<'a> Places<'a> {
                 (frame, entry)
             })
             .collect();
-        let locations = Table::new(entries.values().cloned(), 1);
-        let location_ids = entries
-            .iter()
-            .map(|(frame, entry)| (*frame, locations.id(entry)))
-            .collect();
+        let locations = Table::new(entries.iter().map(|(_, entry)| entry.clone()), 1);
+        let mut location_ids = vec![0; profile.locations().len() + 1];
+        for (frame, entry) in &entries {
+            location_ids[place_of(*frame)] = locations.id(entry);
+        }
         Self {
             functions,
             mappings,
@@ -299,7 +346,7 @@ impl<'a> Places<'a> {
     }
 
     fn location_id(&self, frame: Frame) -> u64 {
-        self.location_ids[&frame]
+        self.location_ids[place_of(frame)]
     }
 
     fn mapping_messages(&self, text: impl Fn(&str) -> i64) -> Vec<proto::Mapping> {
@@ -373,6 +420,11 @@ impl<'a> Places<'a> {
     }
 }
 
+/// Where a frame's number is in [`Places::location_ids`].
+fn place_of(frame: Frame) -> usize {
+    frame.map_or(0, |id| id.index() + 1)
+}
+
 /// The functions of a frame with their lines: one at least, for readers show nothing else.
 fn lines_of(profile: &Profile, frame: Frame) -> Vec<(FunctionEntry<'_>, Option<Line>)> {
     let Some(location) = frame.map(|id| profile.location_at(id)) else {
@@ -426,7 +478,7 @@ fn mapping_of(profile: &Profile, frame: Frame) -> Option<&Mapping> {
 
 /// Every mapping that a frame lies in, and what is profiled as a whole. Never none: readers
 /// would make one up and complain.
-fn mappings_of<'a>(profile: &'a Profile, frames: &BTreeSet<Frame>) -> Vec<MappingEntry<'a>> {
+fn mappings_of<'a>(profile: &'a Profile, frames: &[Frame]) -> Vec<MappingEntry<'a>> {
     let whole = profile
         .mappings()
         .iter()
@@ -481,9 +533,9 @@ fn texts<'a>(
         .into_iter()
         .flat_map(|value| [value.kind, value.unit]);
     let labels = samples
-        .counts
-        .keys()
-        .flat_map(|(_, labels)| labels.iter().flat_map(Label::texts));
+        .labels
+        .items()
+        .flat_map(|labels| labels.iter().flat_map(Label::texts));
     let mappings = places
         .mappings
         .items()
