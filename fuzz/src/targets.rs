@@ -165,6 +165,7 @@ pub fn unwind_sections(data: &[u8]) {
                 FrameFormat::EhFrame => data.to_vec(),
                 FrameFormat::DebugFrame => Vec::new(),
             },
+            entry: 0,
             is_go: data.len() % 2 == 1,
             bases: gimli_bases(),
             code: vec![

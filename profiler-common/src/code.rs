@@ -126,62 +126,52 @@ pub const SIGNAL_RETURN_BYTES: usize = 9;
 /// Source: `struct rt_sigframe`'s `pretcode` as C libraries and the Go runtime set it.
 pub const SIGNAL_RETURN: [u8; SIGNAL_RETURN_BYTES] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
 
-/// As many bytes of where the function of a context returns to, which nobody called: `mov %rbx,%rsp; mov
-/// (%rsp),%rdi; test %rdi,%rdi`. Source: glibc's `__start_context`, whose address `makecontext` puts
-/// on the new stack (`sysdeps/unix/sysv/linux/x86_64/__start_context.S`).
+/// As many bytes of what a context's first function returns to, which nobody called.
+/// Source: `mov %rbx,%rsp; mov (%rsp),%rdi; test %rdi,%rdi`, the start of glibc's `__start_context`
+/// (`sysdeps/unix/sysv/linux/x86_64/__start_context.S`).
 pub const START_CONTEXT: [u8; SIGNAL_RETURN_BYTES] =
     [0x48, 0x89, 0xdc, 0x48, 0x8b, 0x3c, 0x24, 0x48, 0x85];
 
-/// Bytes on either side of a return address that [`begins_stack`] wants.
-pub const BEGIN_BYTES: usize = 9;
+/// Bytes before or behind an address that [`ends_thread`] and [`follows_clone`] want.
+pub const THREAD_BYTES: usize = 8;
 
-/// Whether a return address lies where a process or thread begins, in code that has no description
-/// and that nothing called. `before` ends at the return address and `after` begins there.
-///
-/// Source: musl's `_start` aligns the stack and calls (`arch/x86_64/crt_arch.h`); its `__clone`
-/// calls and then makes the system call `exit` (`src/thread/x86_64/clone.s`). glibc's dynamic linker
-/// hands its stack pointer to a function, keeps the entry point that this returns, and calls
-/// constructors without a frame pointer (`RTLD_START` in `sysdeps/x86_64/dl-machine.h`), which older
-/// versions do not describe.
+/// Whether a thread's first function returns to this code, which has no description: musl's `__clone`
+/// makes the system call `exit` then. `after` begins at the return address.
+/// Source: musl's `src/thread/x86_64/clone.s`.
 #[inline(always)]
 #[must_use]
-pub fn begins_stack(before: &[u8; BEGIN_BYTES], after: &[u8; BEGIN_BYTES]) -> bool {
-    // and $-16, %rsp; call rel32
-    let aligns = before[0] == 0x48
-        && before[1] == 0x83
-        && before[2] == 0xe4
-        && before[3] == 0xf0
-        && before[4] == 0xe8;
+pub fn ends_thread(after: &[u8; THREAD_BYTES]) -> bool {
     // mov %eax, %edi; xor %eax, %eax; mov $60, %al; syscall
-    let exits = after[0] == 0x89
-        && after[1] == 0xc7
-        && after[2] == 0x31
-        && after[3] == 0xc0
-        && after[4] == 0xb0
-        && after[5] == 0x3c
-        && after[6] == 0x0f
-        && after[7] == 0x05;
-    // mov %rsp, %rdi; call rel32; mov %rax, %r12
-    let loads = before[1] == 0x48
-        && before[2] == 0x89
-        && before[3] == 0xe7
-        && before[4] == 0xe8
-        && after[0] == 0x49
-        && after[1] == 0x89
-        && after[2] == 0xc4;
-    // lea 8(%r13), %rdx; xor %ebp, %ebp; call rel32; lea rel32(%rip), %rdx; mov %r13, %rsp. Without
-    // the rest the second may be any function's that has a null in that register.
-    let constructs = before[0] == 0x55
-        && before[1] == 0x08
-        && before[2] == 0x31
-        && before[3] == 0xed
-        && before[4] == 0xe8
-        && after[0] == 0x48
-        && after[1] == 0x8d
-        && after[2] == 0x15
-        && after[7] == 0x4c
-        && after[8] == 0x89;
-    aligns || exits || loads || constructs
+    same(after, &[0x89, 0xc7, 0x31, 0xc0, 0xb0, 0x3c, 0x0f, 0x05])
+}
+
+/// Whether this code follows the system call that makes a thread with a stack of its own. The new
+/// thread finds 0 in rax there, and nothing on its stack. C libraries leave that code undescribed,
+/// because the caller and the new thread have different stacks.
+/// Source: `clone.S` and `clone3.S` in glibc's `sysdeps/unix/sysv/linux/x86_64/`, musl's
+/// `src/thread/x86_64/clone.s`.
+#[inline(always)]
+#[must_use]
+pub fn follows_clone(before: &[u8; THREAD_BYTES], after: &[u8; THREAD_BYTES]) -> bool {
+    let [_, call @ ..] = before;
+    // mov $SYS_clone, %eax; syscall
+    let clone = same(call, &[0xb8, 0x38, 0, 0, 0, 0x0f, 0x05]);
+    // mov $SYS_clone3, %eax; syscall
+    let clone3 = same(call, &[0xb8, 0xb3, 0x01, 0, 0, 0x0f, 0x05]);
+    // test %eax, %eax; jnz; xor %ebp, %ebp; pop %rdi; the start of call *%r9
+    let musl = same(after, &[0x85, 0xc0, 0x75, 0x0f, 0x31, 0xed, 0x5f, 0x41]);
+    clone | clone3 | musl
+}
+
+#[inline(always)]
+pub(crate) fn same<const N: usize>(one: &[u8; N], other: &[u8; N]) -> bool {
+    // Verifier: one comparison at the end, no branch for each byte.
+    let (mut i, mut differing) = (0, 0);
+    while i < N {
+        differing |= one[i] ^ other[i];
+        i += 1;
+    }
+    differing == 0
 }
 
 #[cfg(test)]
@@ -247,34 +237,22 @@ mod tests {
         );
     }
 
-    #[track_caller]
-    fn check_begin(before: &[u8], after: &[u8], expected: bool) {
-        let (mut left, mut right) = ([0x90; BEGIN_BYTES], [0x90; BEGIN_BYTES]);
-        left[BEGIN_BYTES - before.len()..].copy_from_slice(before);
-        right[..after.len()].copy_from_slice(after);
-        assert_eq!(
-            begins_stack(&left, &right),
-            expected,
-            "{before:02x?} | {after:02x?}"
-        );
-    }
-
     #[test]
-    fn start_code_is_known_by_its_bytes() {
-        let call = [0xe8, 1, 2, 3, 0];
-        let after = |bytes: &[u8]| [bytes, &call].concat();
-        let exit = [0x89, 0xc7, 0x31, 0xc0, 0xb0, 0x3c, 0x0f, 0x05];
-        check_begin(&after(&[0x48, 0x83, 0xe4, 0xf0]), &[], true);
-        check_begin(&[0xff, 0xd0], &exit, true);
-        check_begin(&after(&[0x48, 0x89, 0xe7]), &[0x49, 0x89, 0xc4], true);
-        let constructors = after(&[0x49, 0x8d, 0x55, 0x08, 0x31, 0xed])[2..].to_vec();
-        let fini = [0x48, 0x8d, 0x15, 1, 2, 3, 0, 0x4c, 0x89];
-        check_begin(&constructors, &fini, true);
-        // What any function may do: pass the address of a local, keep a null in rbp.
-        check_begin(&after(&[0x48, 0x89, 0xe7]), &[0x48, 0x89, 0xc3], false);
-        check_begin(&constructors, &[0x48, 0x8d, 0x15], false);
-        check_begin(&after(&[0x31, 0xed]), &fini, false);
-        check_begin(&call, &[], false);
+    fn where_threads_begin_and_end_is_known_by_its_bytes() {
+        let musl = [0x85, 0xc0, 0x75, 0x0f, 0x31, 0xed, 0x5f, 0x41];
+        let clone = [0x90, 0xb8, 0x38, 0, 0, 0, 0x0f, 0x05];
+        let clone3 = [0x90, 0xb8, 0xb3, 0x01, 0, 0, 0x0f, 0x05];
+        let read = [0x90, 0xb8, 0, 0, 0, 0, 0x0f, 0x05];
+        let other = [0x90; THREAD_BYTES];
+        assert!(follows_clone(&clone, &other));
+        assert!(follows_clone(&clone3, &other));
+        assert!(follows_clone(&other, &musl));
+        assert!(!follows_clone(&read, &other));
+        assert!(!follows_clone(&other, &clone));
+        assert!(ends_thread(&[
+            0x89, 0xc7, 0x31, 0xc0, 0xb0, 0x3c, 0x0f, 0x05
+        ]));
+        assert!(!ends_thread(&musl));
     }
 
     #[test]

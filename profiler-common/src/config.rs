@@ -89,11 +89,15 @@ pub struct ProbeConfig {
     /// Offset of `length` in the kernel's `struct vm_unmapped_area_info`, in bytes, from BTF; 0 where
     /// there is none.
     pub area_length_offset: u32,
+    /// Offset of `mm` in the kernel's `struct task_struct`, in bytes, from BTF.
+    pub task_mm_offset: u32,
+    /// Offset of `end_code` in the kernel's `struct mm_struct`, in bytes, from BTF.
+    pub mm_end_code_offset: u32,
     /// 1 to make the children of target processes targets, 0 not to.
     pub follow_children: u32,
 }
 
-const _: () = assert!(size_of::<ProbeConfig>() == 10 * 4, "no hidden padding");
+const _: () = assert!(size_of::<ProbeConfig>() == 12 * 4, "no hidden padding");
 
 // SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
 #[cfg(feature = "user")]

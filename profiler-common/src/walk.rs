@@ -6,7 +6,10 @@
 //! this.
 
 use crate::{
-    code::{BEGIN_BYTES, SIGNAL_RETURN, SIGNAL_RETURN_BYTES, START_CONTEXT, begins_stack},
+    code::{
+        SIGNAL_RETURN, SIGNAL_RETURN_BYTES, START_CONTEXT, THREAD_BYTES, ends_thread,
+        follows_clone, same,
+    },
     frame::{Position, Source},
     mapping::sign_mask,
     step::{
@@ -15,7 +18,7 @@ use crate::{
     },
     stop::StopReason,
     unwind::{
-        Cfa, OtherRegisters, RBX, Rule, SIGNAL_REGISTERS, SavedFp, ToldRbx, caller_by_rule,
+        Cfa, OtherRegisters, RBX, Rule, SIGNAL_REGISTERS, SavedFp, Told, caller_by_rule,
         interrupted, signal_register,
     },
 };
@@ -40,7 +43,8 @@ pub struct Cursor {
     /// Its registers.
     pub registers: Registers,
     /// Where a signal saved its registers. Of a frame that no signal interrupted and whose rbx is
-    /// known, a place from which rbx is as far as from that. 0 if they are the sample's, or unknown.
+    /// known, a place from which rbx is as far as from that. 0 if they are the sample's; a place that
+    /// cannot be read if they are unknown.
     pub saved_at: u64,
     /// Bits of what it is.
     flags: u64,
@@ -56,6 +60,11 @@ const BY_FRAME_POINTER: u64 = 4;
 const UNCHECKED: u64 = 8;
 /// It was not interrupted, and its rbx is known.
 const HAS_RBX: u64 = 16;
+
+/// An address that nothing lies at, for registers that are saved where we do not know.
+const NOWHERE: u64 = 1 << 63;
+/// The DWARF number of rax, where a system call leaves its result.
+const RAX: u8 = 0;
 
 impl Cursor {
     /// The frame that a sample was taken in. In a system call the program counter is the address
@@ -126,22 +135,23 @@ impl Cursor {
         }
     }
 
-    /// The caller by a rule that tells this of rbx, given its registers.
+    /// The caller by a rule that tells this, given its registers.
     #[inline(always)]
-    fn called_by(&self, rbx: ToldRbx, registers: Registers) -> Self {
+    fn called_by(&self, told: Told, registers: Registers) -> Self {
         // Verifier: no branch.
-        let is_saved = sign_mask((rbx.words as i64).wrapping_neg()) as u64;
+        let is_saved = sign_mask((told.rbx_words as i64).wrapping_neg()) as u64;
         let known = self.flags & (INTERRUPTED | HAS_RBX);
         let is_known = sign_mask((known as i64).wrapping_neg()) as u64;
         // The stack pointer is the CFA.
         let saved = registers
             .sp
-            .wrapping_sub(8 * rbx.words + signal_register(RBX));
+            .wrapping_sub(8 * told.rbx_words + signal_register(RBX));
         let saved_at = (saved & is_saved) | (self.saved_at & is_known & !is_saved);
+        let returns = (RETURNS & !told.is_injected) | (INTERRUPTED & told.is_injected);
         Self {
             registers,
-            saved_at: saved_at & rbx.is_told,
-            flags: RETURNS | (HAS_RBX & rbx.is_told & (is_saved | is_known)),
+            saved_at: (saved_at & told.is_rbx_told) | (NOWHERE & told.is_injected),
+            flags: returns | (HAS_RBX & told.is_rbx_told & (is_saved | is_known)),
         }
     }
 
@@ -189,17 +199,6 @@ impl Cursor {
     }
 }
 
-#[inline(always)]
-fn same(one: &[u8; SIGNAL_RETURN_BYTES], other: &[u8; SIGNAL_RETURN_BYTES]) -> bool {
-    // Verifier: one comparison at the end, no branch for each byte.
-    let (mut i, mut differing) = (0, 0);
-    while i < SIGNAL_RETURN_BYTES {
-        differing |= one[i] ^ other[i];
-        i += 1;
-    }
-    differing == 0
-}
-
 /// All registers of an interrupted frame: the sample's own, or those that a signal saved.
 #[derive(Clone, Copy, Debug)]
 pub struct Interrupted<'a, M> {
@@ -236,9 +235,9 @@ pub fn caller(
     others: &impl OtherRegisters,
     memory: &impl UserMemory,
 ) -> Result<Cursor, StopReason> {
-    let (word, rbx) = match code {
-        Knowledge::Rule(word) => ToldRbx::split(word),
-        _ => ToldRbx::split(Rule::NoInformation.encode()),
+    let (word, told) = match code {
+        Knowledge::Rule(word) => Told::split(word),
+        _ => Told::split(Rule::NoInformation.encode()),
     };
     let rule = Rule::decode_registers(word).unwrap_or(Rule::NoInformation);
     let depth = callee.depth();
@@ -254,14 +253,14 @@ pub fn caller(
         let registers = caller_by_rule(rule, callee.registers, known, others, memory)?;
         return Ok(match rule {
             Rule::SignalFrame => after_signal(callee, registers),
-            _ => callee.called_by(rbx, registers),
+            _ => callee.called_by(told, registers),
         });
     }
     if callee.returns_from_signal(memory) {
         let registers = interrupted(callee.registers.sp, memory)?;
         return Ok(after_signal(callee, registers));
     }
-    without_rule(callee, code, growth, memory)
+    without_rule(callee, code, growth, others, memory)
 }
 
 #[inline(always)]
@@ -279,9 +278,17 @@ fn without_rule(
     callee: &Cursor,
     code: Knowledge,
     growth: Growth,
+    others: &impl OtherRegisters,
     memory: &impl UserMemory,
 ) -> Result<Cursor, StopReason> {
     let (registers, depth) = (callee.registers, callee.depth());
+    if depth == Depth::Innermost
+        && code == Knowledge::NoRow
+        && others.read(RAX) == Some(0)
+        && is_at(registers.pc, memory, follows_clone)
+    {
+        return Err(StopReason::Root);
+    }
     if depth == Depth::Innermost
         && code != Knowledge::Generated
         && let Some(registers) = caller_by_return_on_top(registers, memory)
@@ -292,8 +299,14 @@ fn without_rule(
             flags: RETURNS | BY_FRAME_POINTER,
         });
     }
-    if registers.fp == 0 && depth == Depth::Caller && code == Knowledge::NoRow {
-        return Err(begins(registers.pc, memory));
+    let wants_row = code == Knowledge::NoRow && growth == Growth::Strict;
+    if registers.fp == 0 && depth == Depth::Caller && wants_row {
+        return Err(
+            match is_at(registers.pc, memory, |_, after| ends_thread(after)) {
+                true => StopReason::Root,
+                false => StopReason::NoUnwindRow,
+            },
+        );
     }
     let found = match caller_by_frame_pointer(registers, depth, growth, memory) {
         Ok(found) => found,
@@ -310,16 +323,20 @@ fn without_rule(
     })
 }
 
-/// Whether a frame without a frame pointer and without a rule is the outermost one.
+/// Whether the code around an address is one that a function knows by its bytes.
 #[inline(always)]
-fn begins(pc: u64, memory: &impl UserMemory) -> StopReason {
+fn is_at(
+    pc: u64,
+    memory: &impl UserMemory,
+    is_known: impl Fn(&[u8; THREAD_BYTES], &[u8; THREAD_BYTES]) -> bool,
+) -> bool {
     // Verifier: one read after the other, or what the first was to bring is used where it failed.
-    let Some(before) = memory.read::<BEGIN_BYTES>(pc.wrapping_sub(BEGIN_BYTES as u64)) else {
-        return StopReason::NoUnwindRow;
+    let Some(before) = memory.read::<THREAD_BYTES>(pc.wrapping_sub(THREAD_BYTES as u64)) else {
+        return false;
     };
-    match memory.read::<BEGIN_BYTES>(pc) {
-        Some(after) if begins_stack(&before, &after) => StopReason::Root,
-        _ => StopReason::NoUnwindRow,
+    match memory.read::<THREAD_BYTES>(pc) {
+        Some(after) => is_known(&before, &after),
+        None => false,
     }
 }
 

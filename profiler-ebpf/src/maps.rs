@@ -28,6 +28,8 @@ pub static CONFIG: Global<ProbeConfig> = Global::new(ProbeConfig {
     task_tgid_offset: 0,
     unwalked_ring_bytes: 0,
     area_length_offset: 0,
+    task_mm_offset: 0,
+    mm_end_code_offset: 0,
     follow_children: 0,
 });
 
@@ -39,8 +41,8 @@ pub static TARGETS: HashMap<TargetKey, u8, MAX_TARGETS> = HashMap::new();
 
 /// The mapping table of each known process: key pid, value where its table lies. Written by the
 /// user side, read at each tick that falls on a target; `forget_exec`, `follow_fork` and
-/// `forget_reused` take an entry out when the pid stands for another program, or its code moves. When full, the samples of further processes
-/// leave unwalked.
+/// `forget_reused` take an entry out when the pid stands for another program, or its code moves.
+/// When full, the samples of further processes leave unwalked.
 #[btf_map]
 pub static PROCESSES: HashMap<u32, ProcessEntry, MAX_PROCESSES> = HashMap::new();
 

@@ -26,6 +26,10 @@ const KERNEL_STACK_BYTES: u64 = 16 << 10;
 /// The code segment of 32-bit tasks. Source: `__USER32_CS` in `arch/x86/include/asm/segment.h`.
 const USER_CS_32: u64 = 0x23;
 
+/// System calls that run another program. Source: `arch/x86/entry/syscalls/syscall_64.tbl`.
+const EXECVE: u64 = 59;
+const EXECVEAT: u64 = 322;
+
 /// The low bits of `cs` hold the privilege level: 3 in user code.
 const USER_PRIVILEGE: u64 = 3;
 
@@ -51,7 +55,8 @@ pub fn in_user_code(ctx: &PerfEventContext) -> bool {
 /// `entry` is room for what the task entered the kernel with.
 ///
 /// # Errors
-/// [`StopReason::Absent`] for a task without user code (a kernel thread).
+/// [`StopReason::Absent`] for a task without user code: a kernel thread, one that ends, one that is
+/// about to run another program.
 #[inline(always)]
 pub fn user_registers(
     ctx: &PerfEventContext,
@@ -72,6 +77,9 @@ pub fn user_registers(
         return Ok(Position::Exact);
     }
     read_entry_registers(source, entry).ok_or(StopReason::RegistersUnreadable)?;
+    if !has_user_memory(entry) {
+        return Err(StopReason::Absent);
+    }
     if entry.cs & USER_PRIVILEGE != USER_PRIVILEGE || entry.rip == 0 {
         return Err(StopReason::Absent);
     }
@@ -80,12 +88,41 @@ pub fn user_registers(
     }
     // SAFETY: a reference is valid.
     unsafe { by_dwarf_number(entry, registers) };
-    // The kernel keeps the number of the system call here, and -1 for interrupts and faults.
-    Ok(if (entry.orig_rax as i64) >= 0 {
+    // The kernel keeps the number of the system call here, and -1 for interrupts and faults. A program
+    // that begins has that of the call that runs it, and zeros where that had its arguments.
+    let begins = runs_program(entry) && (entry.rdi | entry.rsi) == 0;
+    Ok(if (entry.orig_rax as i64) >= 0 && !begins {
         Position::ReturnAddress
     } else {
         Position::Exact
     })
+}
+
+/// Whether a task that is in the kernel has the memory that it had in user code. One that ends has given
+/// it back. One that runs another program has that one's, while its registers are still the old
+/// ones, until the kernel has put together all of the program's memory.
+/// Source: `exit_mm` in the kernel's `kernel/exit.c`; `begin_new_exec` in `fs/exec.c`, which takes a new
+/// `mm_struct` of zeros, and `load_elf_binary` in `fs/binfmt_elf.c`.
+#[inline(always)]
+fn has_user_memory(entry: &pt_regs) -> bool {
+    // SAFETY: gives the current task's address.
+    let task = unsafe { bpf_get_current_task() } as *const u8;
+    let config = CONFIG.load();
+    let Some(memory) = read_kernel_u64(task, config.task_mm_offset) else {
+        return true;
+    };
+    if memory == 0 {
+        return false;
+    }
+    if !runs_program(entry) {
+        return true;
+    }
+    read_kernel_u64(memory as *const u8, config.mm_end_code_offset) != Some(0)
+}
+
+#[inline(always)]
+const fn runs_program(entry: &pt_regs) -> bool {
+    entry.orig_rax == EXECVE || entry.orig_rax == EXECVEAT
 }
 
 /// The registers by their DWARF numbers: System V ABI for x86-64, figure 3.36.

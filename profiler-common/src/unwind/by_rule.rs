@@ -52,8 +52,10 @@ pub fn caller_by_rule(
             let pc = other(register)?;
             return returned(Registers { pc, sp, ..callee });
         }
-        Rule::FrameAndRbx(Base::StackPointer, offset, fp, _) => (Cfa::StackPointer(offset), fp),
-        Rule::FrameAndRbx(Base::FramePointer, offset, fp, _) => (Cfa::FramePointer(offset), fp),
+        Rule::FrameAndRbx(base, offset, fp, _) | Rule::Injected(base, offset, fp) => match base {
+            Base::StackPointer => (Cfa::StackPointer(offset), fp),
+            Base::FramePointer => (Cfa::FramePointer(offset), fp),
+        },
         Rule::Frame(cfa, fp) => (cfa, fp),
     };
     let cfa = match cfa {

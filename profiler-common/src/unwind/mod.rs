@@ -16,7 +16,7 @@ pub use by_rule::{
     NoOthers, OtherRegisters, SIGNAL_REGISTERS, caller_by_rule, interrupted, signal_register,
 };
 pub use rule::{
-    Base, Cfa, MAX_PARAMETER, MAX_RULES, NO_INFORMATION, RBX, Rule, SavedFp, SavedRbx, ToldRbx,
+    Base, Cfa, MAX_PARAMETER, MAX_RULES, NO_INFORMATION, RBX, Rule, SavedFp, SavedRbx, Told,
     UnknownRule,
 };
 pub use table::{

@@ -39,7 +39,13 @@ mod kind {
     pub(super) const FRAME_POINTER_AND_RBX: u8 = FRAME_POINTER | AND_RBX;
     /// What makes one code of the other.
     pub(super) const AND_RBX: u8 = 12;
-    // 10, 11, 12 and 15 are kept for rules of this machine, 16 to 31 for aarch64, whose return address is
+    /// `STACK_POINTER` where the return address is what was interrupted: see `Rule::Injected`.
+    pub(super) const INJECTED_BY_STACK_POINTER: u8 = STACK_POINTER + INJECTED;
+    /// The same with `FRAME_POINTER`.
+    pub(super) const INJECTED_BY_FRAME_POINTER: u8 = FRAME_POINTER + INJECTED;
+    /// What makes one code of the other.
+    pub(super) const INJECTED: u8 = 9;
+    // 12 and 15 are kept for rules of this machine, 16 to 31 for aarch64, whose return address is
     // in a register until it is stored.
 }
 
@@ -70,7 +76,7 @@ pub enum Cfa {
     Loaded(Base, i32, u8),
 }
 
-/// The register of [`Cfa::Loaded`] and of [`Rule::FrameAndRbx`].
+/// The register of [`Cfa::Loaded`], [`Rule::FrameAndRbx`] and [`Rule::Injected`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Base {
     /// rsp.
@@ -122,6 +128,10 @@ pub enum Rule {
     ReturnInRegister(u8, i32),
     /// The kernel's frame below a signal handler: the caller is what the signal interrupted.
     SignalFrame,
+    /// A function that its caller did not call: a signal handler pushed the address of the next
+    /// instruction to run, and had the thread go on here. The CFA is a register plus bytes, the return
+    /// address lies below it and follows no call.
+    Injected(Base, i32, SavedFp),
     /// The outermost frame.
     End,
 }
@@ -154,6 +164,13 @@ impl Rule {
                 };
                 return word(kind, words, fp, offset);
             }
+            Self::Injected(base, offset, fp) => {
+                let kind = match base {
+                    Base::StackPointer => kind::INJECTED_BY_STACK_POINTER,
+                    Base::FramePointer => kind::INJECTED_BY_FRAME_POINTER,
+                };
+                return word(kind, 0, fp, offset);
+            }
             Self::Frame(cfa, fp) => (cfa, fp),
         };
         match cfa {
@@ -175,25 +192,29 @@ impl Rule {
     /// # Errors
     /// When the word has a code that this version does not know.
     #[inline(always)]
-    pub const fn decode(word: u64) -> Result<Self, UnknownRule> {
+    pub fn decode(word: u64) -> Result<Self, UnknownRule> {
         let base = match word as u8 {
-            kind::STACK_POINTER_AND_RBX => Base::StackPointer,
-            kind::FRAME_POINTER_AND_RBX => Base::FramePointer,
+            kind::STACK_POINTER_AND_RBX | kind::INJECTED_BY_STACK_POINTER => Base::StackPointer,
+            kind::FRAME_POINTER_AND_RBX | kind::INJECTED_BY_FRAME_POINTER => Base::FramePointer,
             _ => return Self::decode_registers(word),
         };
-        let rbx = match ((word >> 10) & MAX_PARAMETER as u64) as u8 {
-            0 => SavedRbx::Same,
-            words => SavedRbx::BelowCfa(words),
-        };
-        match Self::decode_registers(word & !AND_RBX) {
+        let (word, told) = Told::split(word);
+        match Self::decode_registers(word) {
             Ok(Self::Frame(Cfa::StackPointer(offset) | Cfa::FramePointer(offset), fp)) => {
+                if told.is_injected != 0 {
+                    return Ok(Self::Injected(base, offset, fp));
+                }
+                let rbx = match told.rbx_words {
+                    0 => SavedRbx::Same,
+                    words => SavedRbx::BelowCfa(words as u8),
+                };
                 Ok(Self::FrameAndRbx(base, offset, fp, rbx))
             }
             _ => Err(UnknownRule(word)),
         }
     }
 
-    /// The rule that a word stands for once [`ToldRbx::split`] took from it what it tells of rbx.
+    /// The rule that a word stands for once [`Told::split`] took from it what it tells beside.
     ///
     /// # Errors
     /// When the word has a code that this version does not know.
@@ -244,26 +265,36 @@ const fn word(kind: u8, parameter: u8, fp: SavedFp, cfa_offset: i32) -> u64 {
 /// The bits of a word that tell of rbx.
 const AND_RBX: u64 = kind::AND_RBX as u64 | (MAX_PARAMETER as u64) << 10;
 
-/// What a rule's word tells of rbx.
+/// What a rule's word tells beside the way to the caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ToldRbx {
-    /// All ones if it tells of it, else 0.
-    pub is_told: u64,
+pub struct Told {
+    /// All ones if it tells of rbx, else 0.
+    pub is_rbx_told: u64,
     /// [`SavedRbx`] as a word has it: words below the CFA, or 0 for the same; 0 if it is not told.
-    pub words: u64,
+    pub rbx_words: u64,
+    /// All ones if the caller was interrupted ([`Rule::Injected`]), else 0.
+    pub is_injected: u64,
 }
 
-impl ToldRbx {
-    /// Takes from a word what it tells of rbx.
+impl Told {
+    /// Takes from a word what it tells beside the way to the caller.
     // Verifier: no branch, as it reads each way through a step once more for each way before it.
     #[inline(always)]
     #[must_use]
     pub fn split(word: u64) -> (u64, Self) {
         // Bits 2 and 3 of the code are set, and one of the bits 0 and 1.
-        let is_told = (word << 60) & (word << 61) & ((word << 62) ^ (word << 63));
-        let is_told = sign_mask(is_told as i64) as u64;
-        let words = (word >> 10) & u64::from(MAX_PARAMETER) & is_told;
-        (word & !(AND_RBX & is_told), Self { is_told, words })
+        let is_rbx_told = (word << 60) & (word << 61) & ((word << 62) ^ (word << 63));
+        let is_rbx_told = sign_mask(is_rbx_told as i64) as u64;
+        // Bits 1 and 3 are set, and bit 2 is not.
+        let is_injected = (word << 60) & !(word << 61) & (word << 62);
+        let is_injected = sign_mask(is_injected as i64) as u64;
+        let told = Self {
+            is_rbx_told,
+            rbx_words: (word >> 10) & MAX_PARAMETER as u64 & is_rbx_told,
+            is_injected,
+        };
+        let rest = word & !(AND_RBX & is_rbx_told);
+        (rest.wrapping_sub(kind::INJECTED as u64 & is_injected), told)
     }
 }
 
@@ -282,25 +313,27 @@ pub(super) mod tests {
         ]
     }
 
+    fn base() -> impl Strategy<Value = Base> {
+        prop_oneof![Just(Base::StackPointer), Just(Base::FramePointer)]
+    }
+
     fn any_cfa() -> impl Strategy<Value = Cfa> {
-        let base = prop_oneof![Just(Base::StackPointer), Just(Base::FramePointer)];
         prop_oneof![
             any::<i32>().prop_map(Cfa::StackPointer),
             any::<i32>().prop_map(Cfa::FramePointer),
             (0..=MAX_PARAMETER, any::<i32>()).prop_map(|(n, offset)| Cfa::Register(n, offset)),
             (0..16u8).prop_map(|pushed_from| Cfa::Plt { pushed_from }),
-            (base, any::<i32>(), 0..=MAX_PARAMETER)
+            (base(), any::<i32>(), 0..=MAX_PARAMETER)
                 .prop_map(|(base, offset, words)| Cfa::Loaded(base, offset, words)),
         ]
     }
 
     fn any_with_rbx() -> impl Strategy<Value = Rule> {
-        let base = prop_oneof![Just(Base::StackPointer), Just(Base::FramePointer)];
         let rbx = prop_oneof![
             Just(SavedRbx::Same),
             (1..=MAX_PARAMETER).prop_map(SavedRbx::BelowCfa)
         ];
-        (base, any::<i32>(), any_fp(), rbx)
+        (base(), any::<i32>(), any_fp(), rbx)
             .prop_map(|(base, offset, fp, rbx)| Rule::FrameAndRbx(base, offset, fp, rbx))
     }
 
@@ -310,6 +343,7 @@ pub(super) mod tests {
             Just(Rule::NoInformation),
             Just(Rule::SignalFrame),
             Just(Rule::End),
+            (base(), any::<i32>(), any_fp()).prop_map(|(b, o, fp)| Rule::Injected(b, o, fp)),
             (0..=MAX_PARAMETER, any::<i32>()).prop_map(|(n, o)| Rule::ReturnInRegister(n, o)),
             (any_cfa(), any_fp()).prop_map(|(cfa, fp)| Rule::Frame(cfa, fp)),
         ]
@@ -322,24 +356,29 @@ pub(super) mod tests {
         }
 
         #[test]
-        fn what_a_word_tells_of_rbx_is_taken_from_it(rule in any_rule()) {
-            let (word, told) = ToldRbx::split(rule.encode());
-            let (rest, is_told, words) = match rule {
+        fn what_a_word_tells_beside_is_taken_from_it(rule in any_rule()) {
+            let (word, told) = Told::split(rule.encode());
+            let frame = |base, offset, fp| match base {
+                Base::StackPointer => Rule::Frame(Cfa::StackPointer(offset), fp),
+                Base::FramePointer => Rule::Frame(Cfa::FramePointer(offset), fp),
+            };
+            let nothing = Told { is_rbx_told: 0, rbx_words: 0, is_injected: 0 };
+            let (rest, expected) = match rule {
                 Rule::FrameAndRbx(base, offset, fp, rbx) => {
-                    let cfa = match base {
-                        Base::StackPointer => Cfa::StackPointer(offset),
-                        Base::FramePointer => Cfa::FramePointer(offset),
-                    };
-                    let words = match rbx {
+                    let rbx_words = match rbx {
                         SavedRbx::Same => 0,
                         SavedRbx::BelowCfa(words) => u64::from(words),
                     };
-                    (Rule::Frame(cfa, fp), u64::MAX, words)
+                    let told = Told { is_rbx_told: u64::MAX, rbx_words, ..nothing };
+                    (frame(base, offset, fp), told)
                 }
-                other => (other, 0, 0),
+                Rule::Injected(base, offset, fp) => {
+                    (frame(base, offset, fp), Told { is_injected: u64::MAX, ..nothing })
+                }
+                other => (other, nothing),
             };
             prop_assert_eq!(Rule::decode_registers(word), Ok(rest));
-            prop_assert_eq!(told, ToldRbx { is_told, words });
+            prop_assert_eq!(told, expected);
         }
 
         #[test]
@@ -370,11 +409,15 @@ pub(super) mod tests {
             (Rule::SignalFrame, 7),
             (Rule::End, 8),
             (Rule::ReturnInRegister(5, 0), 0x1409),
+            (
+                Rule::Injected(Base::FramePointer, 16, SavedFp::AtCfa(-16)),
+                0x0000_0010_fff0_010b,
+            ),
         ];
         for (rule, word) in words {
             assert_eq!(rule.encode(), word, "{rule:?}");
         }
-        assert_eq!(Rule::decode(10), Err(UnknownRule(10)));
+        assert_eq!(Rule::decode(12), Err(UnknownRule(12)));
         let go = Rule::Frame(Cfa::StackPointer(8), SavedFp::WhereFramed);
         assert_eq!(go.encode(), 0x0000_0008_0000_0301);
     }

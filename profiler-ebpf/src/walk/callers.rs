@@ -27,12 +27,17 @@ pub struct Caller {
 /// The callers kept, each in the one place that its address gives it.
 pub type Callers = [Caller; KEPT_CALLERS];
 
+/// Tells numbers that are near each other apart in the bits that an index has: an odd number near
+/// [`KEPT_CALLERS`] over the golden ratio.
+const SPREAD: u32 = 633;
+
 /// The one place where an address may be kept.
 #[inline(always)]
-pub fn place_of(lookup: u64) -> Option<&'static mut Caller> {
+pub fn place_of(lookup: u64, generation: u32) -> Option<&'static mut Caller> {
     let callers = CALLERS.get_ptr_mut(0)?;
     // Neighbouring calls are some bytes apart; functions are aligned, so higher bits tell them apart.
-    let at = lookup ^ (lookup >> 12);
+    // Processes that one has forked have the same addresses.
+    let at = lookup ^ (lookup >> 12) ^ u64::from(generation.wrapping_mul(SPREAD));
     // SAFETY: a per-CPU value, used by perf event programs alone, which do not nest; its user has no
     // other reference to it at that time.
     Some(unsafe { &mut (*callers)[at as usize & (KEPT_CALLERS - 1)] })

@@ -216,7 +216,7 @@ impl Walk {
         // An interrupted frame may be anywhere: the next sample's is somewhere else.
         let is_caller = self.cursor.depth() == Depth::Caller;
         if is_caller
-            && let Some(caller) = callers::place_of(lookup)
+            && let Some(caller) = callers::place_of(lookup, self.table.generation)
             && caller.lookup == lookup
             && caller.generation == self.table.generation
         {
@@ -230,7 +230,7 @@ impl Walk {
         let known = self.knowledge(lookup);
         if let Ok(Knowledge::Rule(rule)) = known
             && is_caller
-            && let Some(caller) = callers::place_of(lookup)
+            && let Some(caller) = callers::place_of(lookup, self.table.generation)
         {
             *caller = callers::Caller {
                 lookup,
@@ -380,16 +380,18 @@ impl Walk {
         let page = sp & !(PAGE_BYTES as u64 - 1);
         let below = sp.wrapping_sub(RED_ZONE_BYTES) & !7;
         let start = if below < page { sp & !7 } else { below };
+        let (start, bytes) = self.copy_stack((head + RAW_HEAD_WORDS) * 8, start);
         self.words[head + ALL_REGISTERS + 1] = start;
-        let bytes = self.copy_stack((head + RAW_HEAD_WORDS) * 8, start);
         self.header.kind = KIND_UNWALKED;
         self.header.user_count = (RAW_HEAD_WORDS + bytes / 8) as u16;
     }
 
-    /// Copies the stack from an address on, page by page, as far as it can be read.
+    /// Copies the stack from an address on, page by page, as far as it can be read, and tells where the
+    /// copy begins and how many bytes it has. A frame may have been made on a page that is not there
+    /// before something is written to it.
     #[inline(always)]
-    fn copy_stack(&mut self, at: usize, start: u64) -> usize {
-        let mut bytes = 0;
+    fn copy_stack(&mut self, at: usize, start: u64) -> (u64, usize) {
+        let (mut start, mut bytes) = (start, 0);
         let mut length = PAGE_BYTES - (start as usize & (PAGE_BYTES - 1));
         let mut page = 0;
         while page < STACK_COPY_PAGES {
@@ -398,14 +400,17 @@ impl Walk {
             // SAFETY: the pages and what is before them fit the words (asserted in `limits`).
             let to = unsafe { to.add(at + bytes) };
             // SAFETY: the helper checks the source address, and there is room for `length` bytes.
-            if unsafe { bpf_probe_read_user(to.cast(), length as u32, from) } != 0 {
+            if unsafe { bpf_probe_read_user(to.cast(), length as u32, from) } == 0 {
+                bytes += length;
+            } else if bytes == 0 {
+                start = start.wrapping_add(length as u64);
+            } else {
                 break;
             }
-            bytes += length;
             length = PAGE_BYTES;
             page += 1;
         }
-        bytes
+        (start, bytes)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Offsets of fields in the running kernel's structures, from its BTF.
 //!
-//! Rust emits no CO-RE relocations, and the kernel side needs two offsets; so the user side reads
+//! Rust emits no CO-RE relocations, and the kernel side needs a few offsets; so the user side reads
 //! them and passes them in. Source of the format: `Documentation/bpf/btf.rst` of the kernel.
 
-use std::{fs, io, ops::Range};
+use std::{fs, io, iter, ops::Range};
 
 use thiserror::Error;
 
@@ -12,6 +12,9 @@ pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
+const KIND_UNION: u32 = 5;
+/// How deep structures without a name may lie in one another.
+const MOST_NESTED: u32 = 4;
 
 /// Why an offset could not be read.
 #[derive(Debug, Error)]
@@ -30,6 +33,17 @@ pub enum BtfError {
         /// Name of the field.
         field: &'static str,
     },
+}
+
+/// A type, as far as it is looked at.
+struct Type {
+    /// The offset of its name.
+    name: u32,
+    kind: u32,
+    has_bit_fields: bool,
+    /// Where its members begin.
+    body: usize,
+    count: usize,
 }
 
 /// A kernel's BTF.
@@ -80,37 +94,52 @@ impl Btf {
     }
 
     fn find(&self, structure: &str, field: &str) -> Option<u32> {
-        let mut at = 0;
-        while at < self.types().len() {
-            let name = u32_at(self.types(), at)?;
-            let info = u32_at(self.types(), at + 4)?;
-            let (kind, count) = ((info >> 24) & 0x1f, (info & 0xffff) as usize);
-            let body = at + 12;
-            if kind == KIND_STRUCT && self.name_is(name, structure) {
-                let has_bit_fields = info >> 31 != 0;
-                if let Some(offset) = self.member(body, count, field, has_bit_fields) {
-                    return Some(offset);
-                }
-            }
-            at = body + body_bytes(kind, count)?;
-        }
-        None
+        self.all().find_map(|found| {
+            let is_it = found.kind == KIND_STRUCT && self.name_is(found.name, structure);
+            is_it.then(|| self.member(&found, field, MOST_NESTED))?
+        })
     }
 
-    fn member(&self, body: usize, count: usize, field: &str, has_bit_fields: bool) -> Option<u32> {
-        (0..count).find_map(|i| {
-            let at = body + i * 12;
-            if !self.name_is(u32_at(self.types(), at)?, field) {
+    /// The types, the first of which has number 1.
+    fn all(&self) -> impl Iterator<Item = Type> {
+        let mut at = 0;
+        iter::from_fn(move || {
+            let word = |offset| u32_at(self.types(), at + offset);
+            let (name, info) = (word(0)?, word(4)?);
+            let (kind, count) = ((info >> 24) & 0x1f, (info & 0xffff) as usize);
+            let body = at + 12;
+            at = body + body_bytes(kind, count)?;
+            Some(Type {
+                name,
+                kind,
+                has_bit_fields: info >> 31 != 0,
+                body,
+                count,
+            })
+        })
+    }
+
+    /// Offset in bytes of a member of a structure or union, or of one without a name in it.
+    fn member(&self, structure: &Type, field: &str, nested: u32) -> Option<u32> {
+        (0..structure.count).find_map(|i| {
+            let at = structure.body + i * 12;
+            let word = |offset| u32_at(self.types(), at + offset);
+            let bits = match structure.has_bit_fields {
+                true => word(8)? & 0x00ff_ffff,
+                false => word(8)?,
+            };
+            let name = word(0)?;
+            if self.name_is(name, field) {
+                return Some(bits / 8);
+            }
+            if name != 0 || nested == 0 {
                 return None;
             }
-            let bits = u32_at(self.types(), at + 8)?;
-            Some(
-                if has_bit_fields {
-                    bits & 0x00ff_ffff
-                } else {
-                    bits
-                } / 8,
-            )
+            let number = (word(4)? as usize).checked_sub(1)?;
+            let inner = self.all().nth(number)?;
+            let is_structure = matches!(inner.kind, KIND_STRUCT | KIND_UNION);
+            let inside = is_structure.then(|| self.member(&inner, field, nested - 1))??;
+            Some(bits / 8 + inside)
         })
     }
 
@@ -144,9 +173,10 @@ fn body_bytes(kind: u32, count: usize) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// One INT, then a structure with two members, the second at byte 8.
+    /// One INT, then a structure with two members, the second at byte 8, then one with such a structure
+    /// without a name at byte 4.
     fn sample() -> Vec<u8> {
-        let strings = b"\0int\0task\0first\0second\0";
+        let strings = b"\0int\0task\0first\0second\0outer\0";
         let mut types = Vec::new();
         for word in [
             1_u32,
@@ -162,6 +192,12 @@ mod tests {
             16,
             1,
             64,
+            23,
+            (4 << 24) | 1,
+            20,
+            0,
+            2,
+            32,
         ] {
             types.extend(word.to_le_bytes());
         }
@@ -187,6 +223,7 @@ mod tests {
         let btf = Btf::parse(sample()).unwrap();
         assert_eq!(btf.offset("task", "second").unwrap(), 8);
         assert_eq!(btf.offset("task", "first").unwrap(), 0);
+        assert_eq!(btf.offset("outer", "second").unwrap(), 12);
         assert!(matches!(
             btf.offset("task", "third"),
             Err(BtfError::Missing { .. })
@@ -198,7 +235,7 @@ mod tests {
         let whole = sample();
         for length in 0..whole.len() {
             if let Ok(btf) = Btf::parse(whole[..length].to_vec()) {
-                let _ = btf.offset("task", "second");
+                let _ = btf.offset("outer", "second");
             }
         }
     }
@@ -206,8 +243,9 @@ mod tests {
     #[test]
     fn this_kernel_has_the_fields_we_need() {
         let btf = Btf::of_kernel().unwrap();
-        for field in ["stack", "tgid"] {
+        for field in ["stack", "tgid", "mm"] {
             assert!(btf.offset("task_struct", field).unwrap() > 0, "{field}");
         }
+        assert!(btf.offset("mm_struct", "end_code").unwrap() > 0);
     }
 }

@@ -410,6 +410,8 @@ fn load_object(settings: &Settings, ring_bytes: usize) -> Result<Ebpf, BpfError>
         area_length_offset: kernel
             .offset("vm_unmapped_area_info", "length")
             .unwrap_or(0),
+        task_mm_offset: kernel.offset("task_struct", "mm")?,
+        mm_end_code_offset: kernel.offset("mm_struct", "end_code")?,
         follow_children: u32::from(settings.follow == Follow::Yes),
         unwalked_ring_bytes: u32::try_from(ring_bytes / UNWALKED_PART)
             .expect("at most MAX_RING_BYTES"),

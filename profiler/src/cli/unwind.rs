@@ -183,15 +183,12 @@ fn rule_words(rule: Rule) -> String {
             return format!("CFA {cfa}, return address in {}", register_name(register));
         }
         Rule::Frame(cfa, fp) => (cfa, fp),
+        Rule::Injected(base, offset, fp) => (cfa_of(base, offset), fp),
         Rule::FrameAndRbx(base, offset, fp, place) => {
             if let SavedRbx::BelowCfa(words) = place {
                 rbx = format!(", rbx at CFA-{}", 8 * u32::from(words));
             }
-            let cfa = match base {
-                Base::StackPointer => Cfa::StackPointer(offset),
-                Base::FramePointer => Cfa::FramePointer(offset),
-            };
-            (cfa, fp)
+            (cfa_of(base, offset), fp)
         }
     };
     let fp = match fp {
@@ -201,6 +198,13 @@ fn rule_words(rule: Rule) -> String {
         SavedFp::WhereFramed => ", rbp at CFA-16 once framed".to_owned(),
     };
     format!("CFA {}{fp}{rbx}", cfa_words(cfa))
+}
+
+fn cfa_of(base: Base, offset: i32) -> Cfa {
+    match base {
+        Base::StackPointer => Cfa::StackPointer(offset),
+        Base::FramePointer => Cfa::FramePointer(offset),
+    }
 }
 
 fn cfa_words(cfa: Cfa) -> String {
@@ -234,6 +238,9 @@ fn meaning(rule: Rule) -> &'static str {
         }
         Rule::ReturnInRegister(..) | Rule::Frame(Cfa::Register(..), _) => {
             "a register has it that only the interrupted function knows: of use in the innermost frame"
+        }
+        Rule::Injected(..) => {
+            "nothing called it: a signal handler put it between its caller and the next instruction"
         }
         Rule::Frame(..) | Rule::FrameAndRbx(..) => {
             "the return address is at CFA-8, the caller's stack pointer is the CFA"
@@ -275,6 +282,10 @@ mod tests {
         check(
             Rule::ReturnInRegister(5, 0),
             "CFA rsp+0, return address in rdi",
+        );
+        check(
+            Rule::Injected(Base::FramePointer, 16, SavedFp::AtCfa(-16)),
+            "CFA rbp+16, rbp at CFA-16",
         );
         check(Rule::NoInformation, "no information");
     }

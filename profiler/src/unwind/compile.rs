@@ -5,7 +5,10 @@
 //! describe belongs to the first, what none describes has no rule, equal neighbours become one row.
 //! A second section counts where the first has no rule.
 
-use std::{collections::HashMap, ops::RangeInclusive};
+use std::{
+    collections::HashMap,
+    ops::{Range, RangeInclusive},
+};
 
 use gimli::{
     CieOrFde, CommonInformationEntry, DebugFrame, EhFrame, EndianSlice, FrameDescriptionEntry,
@@ -54,12 +57,20 @@ impl UnwindContextStorage<usize> for Storage {
     type Stack = Box<[UnwindTableRow<usize, Self>; 8]>;
 }
 
-/// Compiles a table. `read_code` reads the code of small functions; a frame that is looked up at one
-/// of `ends` is the outermost one, unless the sections say something of it.
-pub(super) fn compile(sections: &Sections, read_code: &ReadCode<'_>, ends: &[u64]) -> Table {
-    let table = compile_with(Rbx::Untold, sections, read_code, ends);
+/// What the code itself tells, by ELF addresses.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// Rules that count more than what the sections say, sorted and disjoint.
+    pub(super) rules: Vec<(Range<u64>, Rule)>,
+    /// The code of outermost frames, sorted and disjoint, where the sections say nothing of it.
+    pub(super) outermost: Vec<Range<u64>>,
+}
+
+/// Compiles a table. `read_code` reads the code of small functions.
+pub(super) fn compile(sections: &Sections, read_code: &ReadCode<'_>, told: &Told) -> Table {
+    let table = compile_with(Rbx::Untold, sections, read_code, told);
     if table.rules.iter().any(is_by_rbx) {
-        return compile_with(Rbx::Told, sections, read_code, ends);
+        return compile_with(Rbx::Told, sections, read_code, told);
     }
     table
 }
@@ -72,7 +83,7 @@ enum Rbx {
     Told,
 }
 
-fn compile_with(rbx: Rbx, sections: &Sections, read_code: &ReadCode<'_>, ends: &[u64]) -> Table {
+fn compile_with(rbx: Rbx, sections: &Sections, read_code: &ReadCode<'_>, told: &Told) -> Table {
     let mut compiler = Compiler::new(sections, rbx);
     let data = &sections.frames[..];
     match sections.format {
@@ -87,7 +98,7 @@ fn compile_with(rbx: Rbx, sections: &Sections, read_code: &ReadCode<'_>, ends: &
         }
         FrameFormat::DebugFrame => compiler.debug_frames(data, read_code),
     }
-    compiler.ends(ends);
+    compiler.tell(told);
     compiler.finish()
 }
 
@@ -405,28 +416,37 @@ impl<'s> Compiler<'s> {
             .collect();
     }
 
-    /// Adds the rule of outermost frames for single bytes of code, sorted, that have no rule.
-    fn ends(&mut self, ends: &[u64]) {
-        let offsets: Vec<u32> = ends
-            .iter()
-            .filter(|end| !self.is_ruled(**end, **end + 1))
-            .filter_map(|end| end.checked_sub(self.base))
-            .filter(|offset| *offset < MOST_SPAN)
-            .map(|offset| offset as u32)
+    /// Adds what the code tells.
+    fn tell(&mut self, told: &Told) {
+        let undescribed = told.outermost.iter();
+        let undescribed = undescribed.filter(|range| !self.is_ruled(range.start, range.end));
+        let ends: Vec<(Range<u64>, Rule)> = undescribed
+            .map(|range| (range.clone(), Rule::End))
             .collect();
-        // A rule that no row has is not kept.
-        if offsets.is_empty() {
-            return;
-        }
-        let Ok(rule) = self.number(Rule::End) else {
-            return;
-        };
+        let ends = self.rows_of(&ends);
+        self.joined = overlaid(&self.joined, &ends);
+        let rules = self.rows_of(&told.rules);
+        self.joined = overlaid(&rules, &self.joined);
+    }
+
+    /// The rows of rules for ranges of code.
+    fn rows_of(&mut self, rules: &[(Range<u64>, Rule)]) -> Vec<TableRow> {
         let mut rows = Joined(Vec::new());
-        for offset in offsets {
-            rows.push(offset, rule);
-            rows.push(offset + 1, NO_INFORMATION);
+        for (range, rule) in rules {
+            let offsets = range
+                .start
+                .checked_sub(self.base)
+                .zip(range.end.checked_sub(self.base));
+            let Some((start, end)) = offsets.filter(|(_, end)| *end < MOST_SPAN) else {
+                continue;
+            };
+            if let Ok(number) = self.number(*rule) {
+                rows.end_at(start as u32);
+                rows.push(start as u32, number);
+                rows.push(end as u32, NO_INFORMATION);
+            }
         }
-        self.joined = overlaid(&self.joined, &rows.0);
+        rows.0
     }
 
     fn finish(mut self) -> Table {
@@ -473,6 +493,13 @@ impl Joined {
     fn push(&mut self, offset: u32, rule: u16) {
         if self.0.last().is_none_or(|last| last.rule != rule) {
             self.0.push(TableRow { offset, rule });
+        }
+    }
+
+    /// Drops a row that would begin where the next one does.
+    fn end_at(&mut self, offset: u32) {
+        if self.0.last().is_some_and(|last| last.offset == offset) {
+            self.0.pop();
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fs, io::Write, os::unix::fs::FileExt, path::Path};
 
-use profiler_common::unwind::{Cfa, SavedFp};
+use profiler_common::unwind::{Base, Cfa, SavedFp};
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use tempfile::TempDir;
 
@@ -395,6 +395,87 @@ fn go_is_known_by_its_note() {
     let go = program().with_note(b"Go\0\0", 4, b"id");
     assert!(Sections::of_file(&go.file()).unwrap().is_go);
     assert!(!Sections::of_file(&program().file()).unwrap().is_go);
+}
+
+/// What the Go runtime has: a frame, the flags, room, and the way back. 16 bytes.
+const PREEMPTS: [u8; 16] = [
+    0x55, 0x48, 0x89, 0xe5, 0x9c, 0x48, 0x83, 0xec, 0x70, 0x48, 0x83, 0xc4, 0x70, 0x9d, 0x5d, 0xc3,
+];
+
+/// Code that has these bytes at a place, and does nothing elsewhere.
+fn code_with(place: usize, bytes: &[u8]) -> Vec<u8> {
+    let mut code = vec![0x90; CODE_BYTES as usize];
+    code[place..place + bytes.len()].copy_from_slice(bytes);
+    code
+}
+
+#[test]
+fn where_go_makes_a_goroutine_give_way_is_known_by_its_code() {
+    let go = |code: Vec<u8>| {
+        let program = Elf::program().with_code(code);
+        program.with_note(b"Go\0\0", 4, b"id")
+    };
+    let unframed = Rule::Injected(Base::StackPointer, 8, SavedFp::Same);
+    let saved = SavedFp::AtCfa(-16);
+    let rules = [
+        (0x40, 0x41, unframed),
+        (0x41, 0x44, Rule::Injected(Base::StackPointer, 16, saved)),
+        (0x44, 0x4f, Rule::Injected(Base::FramePointer, 16, saved)),
+        (0x4f, 0x50, unframed),
+    ]
+    .map(|(start, end, rule)| (CODE + start, CODE + end, rule));
+    let is_known = |(.., rule): &(u64, u64, Rule)| *rule != Rule::NoInformation;
+    let found = |elf: Elf| {
+        let table = Table::of_file(&elf.file()).unwrap();
+        table.ranges().filter(is_known).collect::<Vec<_>>()
+    };
+    // A stripped one has nothing else.
+    assert_eq!(found(go(code_with(0x40, &PREEMPTS))), rules);
+    // It counts more than the description, which knows nothing of it.
+    let described = go(code_with(0x40, &PREEMPTS));
+    let described = described.with(".debug_frame", 0, debug_frame(0x80, 16));
+    let framed = Rule::Frame(Cfa::StackPointer(16), SavedFp::WhereFramed);
+    let before = (CODE, CODE + 0x40, framed);
+    let after = (CODE + 0x50, CODE + 0x80, framed);
+    let expected = [&[before], &rules[..], &[after]].concat();
+    assert_eq!(found(described), expected);
+    // What is not quite it, or no Go.
+    let others = [
+        go(code_with(0x40, &PREEMPTS[..15])),
+        go(code_with(0x40, &PREEMPTS[1..])),
+        Elf::program().with_code(code_with(0x40, &PREEMPTS)),
+    ];
+    for other in others {
+        let made = Table::of_file(&other.file());
+        assert!(matches!(made, Err(CompileError::NoFrames)), "{made:?}");
+    }
+}
+
+#[test]
+fn where_a_process_begins_is_known_by_its_code() {
+    const GLIBC: [u8; 12] = [0x48, 0x89, 0xe7, 0xe8, 1, 2, 3, 0, 0x90, 0x41, 0xff, 0xe4];
+    const MUSL: [u8; 22] = [
+        0x48, 0x31, 0xed, 0x48, 0x89, 0xe7, 0x48, 0x8d, 0x35, 1, 2, 3, 0, 0x48, 0x83, 0xe4, 0xf0,
+        0xe8, 1, 2, 3, 0,
+    ];
+    let check = |place: usize, code: &[u8], described: u64, expected: &[(u64, u64)]| {
+        let program = Elf::program().with_code(code_with(place, code));
+        let program = program.with(".debug_frame", 0, debug_frame(described, 16));
+        let table = Table::of_file(&program.file()).unwrap();
+        let ends = table.ranges().filter(|(.., rule)| *rule == Rule::End);
+        let ends: Vec<_> = ends
+            .map(|(start, end, _)| (start - CODE, end - CODE))
+            .collect();
+        assert_eq!(ends, expected, "{code:02x?}");
+    };
+    check(0, &GLIBC, 0, &[(0, 12)]);
+    check(0, &MUSL, 0, &[(0, 22)]);
+    // What is described is left alone; so is the same code elsewhere, and what goes on otherwise.
+    check(0, &GLIBC, 8, &[(8, 12)]);
+    check(0, &GLIBC, 16, &[]);
+    check(16, &GLIBC, 0, &[]);
+    check(0, &GLIBC[..11], 0, &[]);
+    check(0, &MUSL[..17], 0, &[]);
 }
 
 #[test]

@@ -12,8 +12,10 @@ mod compile;
 mod debug_file;
 mod ends;
 mod layout;
+mod preempt;
 mod rule;
 mod section;
+mod start;
 mod unpack;
 mod walk;
 
@@ -23,6 +25,8 @@ use profiler_common::{
     code::SIGNAL_RETURN_BYTES,
     unwind::{NO_INFORMATION, Rule},
 };
+
+use compile::Told;
 
 pub use compile::MOST_ROWS;
 pub use layout::{Layout, Lookup};
@@ -131,24 +135,36 @@ impl Table {
             sections => (sections?, None),
         };
         let ends = ends::find(file, &sections.code);
+        let rules = match sections.is_go {
+            true => preempt::find(file, &sections.code),
+            false => Vec::new(),
+        };
         match undescribed {
-            Some(error) if ends.is_empty() => return Err(error),
+            Some(error) if ends.is_empty() && rules.is_empty() => return Err(error),
             _ => {}
         }
+        let start = start::find(file, sections.entry, &sections.code);
+        let mut outermost: Vec<_> = ends
+            .into_iter()
+            .map(|end| end..end + 1)
+            .chain(start)
+            .collect();
+        outermost.sort_unstable_by_key(|range| range.start);
+        let told = Told { rules, outermost };
         let read_code = |offset| {
             use std::os::unix::fs::FileExt;
             let mut code = [0; SIGNAL_RETURN_BYTES];
             file.read_exact_at(&mut code, offset).ok()?;
             Some(code)
         };
-        Ok(compile::compile(&sections, &read_code, &ends))
+        Ok(compile::compile(&sections, &read_code, &told))
     }
 
     /// Compiles a table from sections, without the code that they describe: signal frames are
     /// known by their mark alone.
     #[must_use]
     pub fn of_sections(sections: &Sections) -> Self {
-        compile::compile(sections, &|_| None, &[])
+        compile::compile(sections, &|_| None, &Told::default())
     }
 
     /// The form that the object describes itself in, the first of them if it has both.

@@ -75,6 +75,8 @@ pub struct Sections {
     pub bases: BaseAddresses,
     /// The code, sorted and disjoint.
     pub code: Vec<CodeRange>,
+    /// Where a process begins in it; 0 if nowhere.
+    pub entry: u64,
     /// Whether the Go toolchain made it, whose `.debug_frame` does not tell about frame pointers.
     pub is_go: bool,
 }
@@ -152,6 +154,7 @@ impl Sections {
             debug_frames: Vec::new(),
             bases: text.map_or(bases.clone(), |text| bases.set_text(text.address)),
             code: head.code.clone(),
+            entry: head.entry,
             is_go: head.is_go,
         }
     }
@@ -164,6 +167,7 @@ pub(super) struct Head {
     pub(super) build_id: Option<Vec<u8>>,
     eh_frame_by_segment: Option<Place>,
     code: Vec<CodeRange>,
+    entry: u64,
     is_go: bool,
 }
 
@@ -190,6 +194,7 @@ impl Head {
                 false => in_sections,
             },
             eh_frame_by_segment: by_header(segments, file),
+            entry: header.e_entry(Little),
             named,
             ..Self::default()
         };

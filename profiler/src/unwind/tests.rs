@@ -107,6 +107,7 @@ impl Frames {
             format: self.format,
             frames: self.bytes,
             debug_frames: Vec::new(),
+            entry: 0,
             is_go: false,
             bases: BaseAddresses::default().set_eh_frame(0x50_0000),
             code: vec![CodeRange {
@@ -281,7 +282,7 @@ fn a_signal_frame_is_known_by_its_mark_and_by_its_code() {
         .shared(b"zS", &[DEF_CFA, 7, 8, 0x90, 1])
         .function(0, 0x10, &[]);
     let read_code = |offset| (offset == 0x1020).then_some(SIGNAL_RETURN);
-    let table = compile::compile(&frames.sections(), &read_code, &[]);
+    let table = compile::compile(&frames.sections(), &read_code, &Told::default());
     check(
         &table,
         &[

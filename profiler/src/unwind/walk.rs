@@ -145,7 +145,11 @@ mod tests {
         fn look_up(&self, address: u64) -> Result<(Knowledge, Growth), StopReason> {
             let last = self.rules.range(..=address).next_back();
             let (_, rule) = last.ok_or(StopReason::UnknownCode)?;
-            Ok((Knowledge::Rule((*rule)?.encode()), Growth::Strict))
+            let known = match (*rule)? {
+                Rule::NoInformation => Knowledge::NoRow,
+                rule => Knowledge::Rule(rule.encode()),
+            };
+            Ok((known, Growth::Strict))
         }
     }
 
@@ -214,6 +218,51 @@ mod tests {
                 &[0x40_1000, 0x40_2001, 0x40_3000, 0x40_4010],
                 StopReason::Root,
             );
+    }
+
+    #[test]
+    fn what_a_call_was_pushed_onto_is_where_it_was_interrupted() {
+        let injected = Rule::Injected(Base::StackPointer, 16, SavedFp::Same);
+        let by_r10 = Rule::Frame(Cfa::Register(10, 8), SavedFp::Same);
+        let task = || {
+            Task::default()
+                .rule(0x40_1000, PUSHED_ONE)
+                .rule(0x40_2000, injected)
+                .rule(0x40_3000, PUSHED_ONE)
+                .rule(0x40_4000, Rule::End)
+                .rule(0x40_5000, by_r10)
+                .word(SP + 8, 0x40_2001)
+                .word(SP + 40, 0x40_4010)
+        };
+        // It may be a function's first instruction.
+        let pcs = [0x40_1000, 0x40_2001, 0x40_3000, 0x40_4010];
+        let at_start = task().word(SP + 24, 0x40_3000);
+        at_start.check(registers(0x40_1000), &pcs, StopReason::Root);
+        // Its other registers are not those of the sample.
+        let mut innermost = registers(0x40_1000);
+        innermost[10] = SP + 32;
+        task().word(SP + 24, 0x40_5000).check(
+            innermost,
+            &[0x40_1000, 0x40_2001, 0x40_5000],
+            StopReason::NoUnwindRow,
+        );
+    }
+
+    #[test]
+    fn a_new_thread_has_no_caller() {
+        let clone = u64::from_ne_bytes([0x90, 0xb8, 0x38, 0, 0, 0, 0x0f, 0x05]);
+        let task = || {
+            Task::default()
+                .rule(0x40_1000, Rule::NoInformation)
+                .word(0x40_1000, clone)
+                .word(0x40_1008, 0)
+                .word(SP, 0x40_1000)
+        };
+        let mut innermost = registers(0x40_1008);
+        task().check(innermost, &[0x40_1008], StopReason::Root);
+        // Whoever made it has its number in rax.
+        innermost[0] = 1234;
+        task().check(innermost, &[0x40_1008], StopReason::NoUnwindRow);
     }
 
     const BY_RBX: Rule = Rule::Frame(Cfa::Register(RBX, 16), SavedFp::Same);

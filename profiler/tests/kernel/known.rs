@@ -96,23 +96,16 @@ impl Known {
         self
     }
 
-    /// So many of its stacks are complete, at least.
-    pub(crate) fn complete(mut self, percent: f64) -> Self {
-        self.complete = percent;
-        self
-    }
-
     /// So much of its time is spent in whole chains, at least.
     pub(crate) fn whole(mut self, percent: f64) -> Self {
         self.whole = percent;
         self
     }
 
-    /// Its work is done by processes that begin and end all the time: the time of their loading is
-    /// no chain's.
-    pub(crate) fn of_processes(mut self, complete_percent: f64) -> Self {
+    /// Its work is done by processes that begin and end all the time: the time of their loading and
+    /// of their end is no chain's.
+    pub(crate) fn of_processes(mut self) -> Self {
         self.options = &["--follow"];
-        self.complete = complete_percent;
         self.reaching = 70.0;
         self.whole = 60.0;
         self
