@@ -2,7 +2,8 @@
 
 use crate::{
     code::{
-        CALL_BYTES, LEAF_BYTES, PLT_BYTES, call_target, follows_call, leaf_return_slot, plt_slot,
+        CALL_BYTES, LEAF_BYTES, PLT_BYTES, SIGNAL_RETURN, SIGNAL_RETURN_BYTES, call_target,
+        follows_call, leaf_return_slot, plt_slot, same,
     },
     stop::StopReason,
 };
@@ -129,7 +130,11 @@ pub fn caller_by_frame_pointer(
         Err(StopReason::NotACall) if growth == Growth::MaySwitch && fp == 0 => {
             return Err(StopReason::Root);
         }
-        Err(reason) => return Err(reason),
+        // The kernel has a signal handler return into what nobody called.
+        Err(reason) => match memory.read::<SIGNAL_RETURN_BYTES>(pc) {
+            Some(code) if same(&code, &SIGNAL_RETURN) => CallCheck::Passed,
+            _ => return Err(reason),
+        },
     };
     if fp == callee.fp {
         return Err(StopReason::NoFramePointer);
@@ -326,6 +331,21 @@ mod tests {
             .word(0x7010, 0x7080)
             .word(0x7018, 0xffff_ffff_8100_0000);
         check(CALLEE, Depth::Caller, &kernel, Err(StopReason::NotACall));
+    }
+
+    #[test]
+    fn a_signal_handler_returns_into_what_nobody_called() {
+        let memory = Memory::default()
+            .word(0x7010, 0x7080)
+            .word(0x7018, 0x40_2000)
+            .bytes(0x40_1ff8, &[0x90; 8])
+            .bytes(0x40_2000, &SIGNAL_RETURN);
+        let caller = Registers {
+            pc: 0x40_2000,
+            sp: 0x7020,
+            fp: 0x7080,
+        };
+        check(CALLEE, Depth::Caller, &memory, Ok(caller));
     }
 
     #[test]
