@@ -17,6 +17,7 @@ pub mod limits;
 pub mod mapping;
 pub mod step;
 pub mod stop;
+pub mod symbols;
 #[cfg(test)]
 mod test_memory;
 pub mod unwind;

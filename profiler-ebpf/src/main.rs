@@ -62,6 +62,14 @@ pub fn forget_reused(ctx: RawTracePointContext) -> i32 {
     0
 }
 
+/// Prints the symbols of the kernel addresses that it is given. Attached to nothing: the user side
+/// runs it.
+#[raw_tracepoint]
+pub fn print_symbols(ctx: RawTracePointContext) -> i32 {
+    probes::symbols::print(&ctx);
+    0
+}
+
 #[cfg(not(test))]
 #[panic_handler]
 fn panic(_info: &core::panic::PanicInfo) -> ! {

@@ -11,6 +11,7 @@ use profiler_common::{
     counters::{COUNTERS, Counter},
     limits::{CHUNK_WORDS, MAX_CHUNKS, MAX_PROCESSES, MAX_TABLES, MAX_TARGETS, MIN_RING_BYTES},
     mapping::{Chunk, ProcessEntry},
+    symbols::PrintedSymbols,
     unwind::{MAX_RULES, TableEntry},
 };
 
@@ -79,6 +80,11 @@ pub static SAMPLES: RingBuf<[u8; 64], MIN_RING_BYTES> = RingBuf::new();
 /// One counter for each way a tick can go: see [`Counter`]. Read by the user side at the end.
 #[btf_map]
 pub static COUNTS: PerCpuArray<u64, COUNTERS> = PerCpuArray::new();
+
+/// Entry 0: what the last run of `print_symbols` printed. Written by it, read by the user side after
+/// each run.
+#[btf_map]
+pub static SYMBOLS: Array<PrintedSymbols, 1> = Array::new();
 
 /// Entry 0: the program that goes on with a walk. Set by the loader for the tail-call flavour.
 #[map]

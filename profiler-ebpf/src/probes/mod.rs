@@ -2,3 +2,4 @@
 
 pub mod cpu;
 pub mod lifecycle;
+pub mod symbols;

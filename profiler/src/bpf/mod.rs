@@ -10,6 +10,7 @@ mod error;
 mod memory;
 mod perf;
 mod stream;
+mod symbols;
 mod tables;
 mod ticks;
 mod unwind_tables;
@@ -36,6 +37,7 @@ use profiler_common::{
 pub use decode::{Comm, Sample, Unwalked};
 pub use error::BpfError;
 pub use stream::ProcessStream;
+pub use symbols::KernelSymbols;
 pub use tables::Tables;
 pub use unwind_tables::{Slot, Stored};
 
@@ -330,6 +332,13 @@ impl Sampler {
             not_followed: total(Counter::FollowFull)?,
             run_time: self.run_time(),
         })
+    }
+
+    /// The names of kernel addresses, as the kernel prints them. `None` where it cannot: before 5.13.
+    pub fn kernel_symbols(&mut self, addresses: &[u64]) -> Option<KernelSymbols> {
+        symbols::of_kernel(&mut self.bpf, addresses)
+            .inspect_err(|error| log::debug!("the kernel prints no symbols: {error}"))
+            .ok()
     }
 
     /// Kernel memory that this run takes in rings and tables, in bytes.

@@ -7,7 +7,7 @@ use profiler_common::stop::StopReason;
 
 use super::account::Account;
 use crate::{
-    bpf::{Comm, Sample},
+    bpf::{Comm, KernelSymbols, Sample},
     object::{Bias, ElfAddr, ObjectId, Objects},
     process::{Mapping as ProcessMapping, Processes, UserPlace, UserStack},
     profile::{
@@ -291,10 +291,25 @@ impl Collector {
         path
     }
 
+    /// The kernel addresses that are to be named.
+    pub(super) fn kernel_addresses(&self) -> Vec<u64> {
+        let in_kernel = |origin: &Origin| match origin {
+            Origin::Kernel(address) => Some(*address),
+            _ => None,
+        };
+        self.origins.iter().filter_map(in_kernel).collect()
+    }
+
     /// Names everything. Gives the profile, the part of the account that is about stacks, and
     /// whether the kernel hid its names.
-    pub(super) fn finish(mut self, objects: &Objects, inlines: Inlines) -> Finished {
-        let (named, kernel_names) = symbolize(&mut self.profile, &self.origins, objects, inlines);
+    pub(super) fn finish(
+        mut self,
+        objects: &Objects,
+        inlines: Inlines,
+        printed: Option<&KernelSymbols>,
+    ) -> Finished {
+        let (named, kernel_names) =
+            symbolize(&mut self.profile, &self.origins, objects, inlines, printed);
         let mut account = Account {
             kept: self.kept,
             complete: self.complete,

@@ -443,13 +443,18 @@ impl Session {
         let mut notes = self.notes(&counts);
         let has_bpf_time = self.sampler.has_run_time();
         let kernel_bytes = self.sampler.kernel_bytes() as u64;
+        let printed = self
+            .sampler
+            .kernel_symbols(&self.collector.kernel_addresses());
         // The programs leave the kernel before the slow part.
         drop(self.sampler);
         let Finished {
             mut profile,
             mut account,
             kernel_names,
-        } = self.collector.finish(&self.objects, self.request.inlines);
+        } = self
+            .collector
+            .finish(&self.objects, self.request.inlines, printed.as_ref());
         if let Some(note) = self.running.as_mut().and_then(command_note) {
             notes.push(note);
         }

@@ -1,4 +1,5 @@
-//! The kernel's own names: `/proc/kallsyms` for symbols, `/proc/modules` for what lies where.
+//! The kernel's own names: what it prints of its addresses, else `/proc/kallsyms`; and what lies
+//! where.
 
 use std::{
     fs::{self, File},
@@ -6,7 +7,10 @@ use std::{
 };
 
 use super::line;
-use crate::profile::{LocationId, Mapping, MappingId, MappingKind, Profile, StringId};
+use crate::{
+    bpf::KernelSymbols,
+    profile::{LocationId, Mapping, MappingId, MappingKind, Profile, StringId},
+};
 
 /// What pprof calls the kernel's mapping.
 pub(super) const KERNEL_NAME: &str = "[kernel.kallsyms]";
@@ -16,7 +20,7 @@ pub(super) const KERNEL_NAME: &str = "[kernel.kallsyms]";
 struct KernelLayout {
     text: Option<(u64, u64)>,
     modules: Vec<(u64, u64, String)>,
-    /// The symbol at or before each of the addresses asked for.
+    /// The symbol that kallsyms has at or before each of the addresses asked for, if it was read.
     names: Vec<Option<String>>,
 }
 
@@ -34,17 +38,38 @@ impl KernelLayout {
         self.text.is_some()
     }
 
-    /// The running kernel's, with the names of addresses in ascending order. Empty where the kernel
-    /// does not tell (kptr_restrict, no CAP_SYSLOG).
-    fn of_kernel(addresses: &[u64]) -> Self {
-        // The kernel writes its 200,000 lines anew for each reader, so they are read once.
-        let symbols = File::open("/proc/kallsyms")
-            .and_then(|file| Self::of_symbols(BufReader::new(file), addresses))
-            .unwrap_or_default();
-        let modules = fs::read_to_string("/proc/modules")
-            .map(|text| parse_modules(&text))
-            .unwrap_or_default();
-        Self { modules, ..symbols }
+    /// The running kernel's, with the names of addresses in ascending order as far as the kernel did
+    /// not print them. Empty where it does not tell (kptr_restrict, no CAP_SYSLOG).
+    fn of_kernel(addresses: &[u64], printed: Option<&KernelSymbols>) -> Self {
+        let mut layout = Self {
+            text: None,
+            modules: fs::read_to_string("/proc/modules")
+                .map(|text| parse_modules(&text))
+                .unwrap_or_default(),
+            names: vec![None; addresses.len()],
+        };
+        if let Some(printed) = printed {
+            let start = symbols().and_then(text_start).unwrap_or_default();
+            let bytes = fs::read_to_string("/proc/iomem").ok();
+            let bytes = bytes.and_then(|text| code_bytes(&text));
+            layout.text = start
+                .zip(bytes)
+                .map(|(start, bytes)| (start, start + bytes));
+            let is_told =
+                |address: &u64| printed.contains_key(address) || layout.place(*address).is_some();
+            // Without a start the kernel hides its addresses: there is nothing more to read.
+            if start.is_none() || (layout.is_known() && addresses.iter().all(is_told)) {
+                return layout;
+            }
+        }
+        // The kernel writes its 200,000 lines anew for each reader: they are read once, by need.
+        match symbols().and_then(|rows| Self::of_symbols(rows, addresses)) {
+            Ok(read) => Self {
+                modules: layout.modules,
+                ..read
+            },
+            Err(_) => layout,
+        }
     }
 
     /// Reads rows of `/proc/kallsyms`: address, type, name, module. They need not be in order.
@@ -88,19 +113,24 @@ impl KernelLayout {
         })
     }
 
-    /// The mapping of the profile that a kernel address lies in.
-    fn mapping(&self, address: u64, profile: &mut Profile) -> Option<MappingId> {
+    /// The part of the kernel that an address lies in: its range and name.
+    fn place(&self, address: u64) -> Option<(u64, u64, String)> {
         let covers = |start: u64, end: u64| (start..end).contains(&address);
-        let (start, limit, name) = match self.text {
-            Some((start, end)) if covers(start, end) => (start, end, KERNEL_NAME.to_owned()),
+        match self.text {
+            Some((start, end)) if covers(start, end) => Some((start, end, KERNEL_NAME.to_owned())),
             _ => {
                 let (start, end, name) = self
                     .modules
                     .iter()
                     .find(|(start, end, _)| covers(*start, *end))?;
-                (*start, *end, format!("[{name}]"))
+                Some((*start, *end, format!("[{name}]")))
             }
-        };
+        }
+    }
+
+    /// The mapping of the profile that a kernel address lies in.
+    fn mapping(&self, address: u64, profile: &mut Profile) -> Option<MappingId> {
+        let (start, limit, name) = self.place(address)?;
         let path = profile.string(&name);
         Some(profile.mapping(Mapping {
             kind: MappingKind::Kernel,
@@ -111,6 +141,36 @@ impl KernelLayout {
             build_id: StringId::EMPTY,
         }))
     }
+}
+
+fn symbols() -> io::Result<BufReader<File>> {
+    Ok(BufReader::new(File::open("/proc/kallsyms")?))
+}
+
+/// Where the kernel's text starts, by rows of `/proc/kallsyms`. They are in the order of addresses,
+/// so it is among the first.
+fn text_start(mut symbols: impl BufRead) -> io::Result<Option<u64>> {
+    let mut row = Vec::new();
+    while symbols.read_until(b'\n', &mut row)? != 0 {
+        let fields = row.trim_ascii_end();
+        if fields.ends_with(b" _text") {
+            return Ok(parse_symbol(fields).map(|(address, ..)| address));
+        }
+        row.clear();
+    }
+    Ok(None)
+}
+
+/// Bytes of the kernel's text, by rows of `/proc/iomem`. `None` where the kernel hides them.
+/// Source: `code_resource` in `arch/x86/kernel/setup.c` lies from `_text` up to `_etext`.
+fn code_bytes(rows: &str) -> Option<u64> {
+    let range = rows
+        .lines()
+        .find_map(|row| row.trim_start().strip_suffix(" : Kernel code"))?;
+    let (first, last) = range.split_once('-')?;
+    let number = |text| u64::from_str_radix(text, 16).ok();
+    let (first, last) = (number(first)?, number(last)?);
+    (first < last).then(|| last - first + 1)
 }
 
 /// A row's address, type and name. `None` for addresses that the kernel hides.
@@ -137,6 +197,7 @@ fn parse_modules(text: &str) -> Vec<(u64, u64, String)> {
 pub(super) fn symbolize(
     profile: &mut Profile,
     addresses: &[(LocationId, u64)],
+    printed: Option<&KernelSymbols>,
     named: &mut [bool],
 ) -> KernelNames {
     if addresses.is_empty() {
@@ -145,19 +206,21 @@ pub(super) fn symbolize(
     let mut addresses = addresses.to_vec();
     addresses.sort_unstable_by_key(|(_, address)| *address);
     let numbers: Vec<u64> = addresses.iter().map(|(_, address)| *address).collect();
-    let layout = KernelLayout::of_kernel(&numbers);
+    let layout = KernelLayout::of_kernel(&numbers, printed);
     for (id, address) in &addresses {
         if let Some(mapping) = layout.mapping(*address, profile) {
             profile.set_mapping(*id, mapping);
         }
     }
-    if !layout.is_known() {
+    if printed.is_none() && !layout.is_known() {
         return KernelNames::Hidden;
     }
-    for ((id, _), name) in addresses.iter().zip(&layout.names) {
-        if let Some(name) = name
-            && (profile.location_at(*id).mapping.is_some() || is_made_at_run_time(name))
-        {
+    for ((id, address), listed) in addresses.iter().zip(&layout.names) {
+        let listed = listed.as_ref().filter(|name| match printed {
+            Some(_) => is_listed_only(name),
+            None => profile.location_at(*id).mapping.is_some() || is_made_at_run_time(name),
+        });
+        if let Some(name) = printed.and_then(|names| names.get(address)).or(listed) {
             let line = line(profile, name, None);
             profile.set_lines(*id, vec![line]);
             named[id.index()] = true;
@@ -170,6 +233,15 @@ pub(super) fn symbolize(
 /// kallsyms has no sizes: any other symbol would be the neighbour's.
 fn is_made_at_run_time(name: &str) -> bool {
     ["bpf_", "ftrace_", "kprobe_", "__static_call"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
+}
+
+/// Whether a symbol is of code that kallsyms lists and the kernel does not find by an address.
+/// Source: `ftrace_get_trampoline_kallsym` in `kernel/trace/ftrace.c`, `kprobe_get_kallsym` in
+/// `kernel/kprobes.c`.
+fn is_listed_only(name: &str) -> bool {
+    ["ftrace_", "kprobe_"]
         .iter()
         .any(|prefix| name.starts_with(prefix))
 }
@@ -192,6 +264,20 @@ mod tests {
         );
         let hidden = "0000000000000000 T _text\n0000000000000000 T _etext\n";
         assert_eq!(text(hidden), None);
+    }
+
+    #[test]
+    fn the_text_starts_at_its_symbol_and_is_as_long_as_its_code() {
+        let start = |symbols: &str| text_start(symbols.as_bytes()).unwrap();
+        let symbols = "0000000000000000 A __per_cpu_start\nffffffff81000000 T _stext\nffffffff81000000 T __pi__text\nffffffff81000000 T _text\nnever read";
+        assert_eq!(start(symbols), Some(0xffff_ffff_8100_0000));
+        assert_eq!(start("0000000000000000 T _text\n"), None);
+        assert_eq!(start("ffffffff81000000 T _stext\n"), None);
+        let shown = "00001000-0009fbff : System RAM\n00100000-3fffffff : System RAM\n  01000000-0220bb07 : Kernel code\n  03000000-0327c13f : Kernel data\n";
+        assert_eq!(code_bytes(shown), Some(0x120_bb08));
+        let hidden = "00000000-00000000 : System RAM\n  00000000-00000000 : Kernel code\n";
+        assert_eq!(code_bytes(hidden), None);
+        assert_eq!(code_bytes(""), None);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use blazesym::symbolize::{
 pub use kernel::KernelNames;
 
 use crate::{
+    bpf::KernelSymbols,
     object::{CodeSections, ElfAddr, Object, ObjectId, Objects},
     profile::{FrameKind, Function, Line, LocationId, Profile, StringId},
 };
@@ -45,13 +46,15 @@ pub enum Inlines {
     Skip,
 }
 
-/// Gives each location its lines. `origins[i]` belongs to the `i`th location. Tells for each
-/// location whether its function has a name of its own, and whether the kernel hid its names.
+/// Gives each location its lines. `origins[i]` belongs to the `i`th location; `printed` is what the
+/// kernel says of its addresses, where it can. Tells for each location whether its function has a
+/// name of its own, and whether the kernel hid its names.
 pub fn symbolize(
     profile: &mut Profile,
     origins: &[Origin],
     objects: &Objects,
     inlines: Inlines,
+    printed: Option<&KernelSymbols>,
 ) -> (Vec<bool>, KernelNames) {
     let mut named = vec![false; origins.len()];
     let mut by_object: BTreeMap<ObjectId, Vec<(LocationId, u64)>> = BTreeMap::new();
@@ -75,7 +78,7 @@ pub fn symbolize(
             &mut named,
         );
     }
-    let kernel_names = kernel::symbolize(profile, &in_kernel, &mut named);
+    let kernel_names = kernel::symbolize(profile, &in_kernel, printed, &mut named);
     name_the_rest(profile, origins, objects);
     (named, kernel_names)
 }
