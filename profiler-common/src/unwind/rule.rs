@@ -290,11 +290,14 @@ impl Told {
         let is_injected = sign_mask(is_injected as i64) as u64;
         let told = Self {
             is_rbx_told,
-            rbx_words: (word >> 10) & MAX_PARAMETER as u64 & is_rbx_told,
+            rbx_words: (word >> 10) & u64::from(MAX_PARAMETER) & is_rbx_told,
             is_injected,
         };
         let rest = word & !(AND_RBX & is_rbx_told);
-        (rest.wrapping_sub(kind::INJECTED as u64 & is_injected), told)
+        (
+            rest.wrapping_sub(u64::from(kind::INJECTED) & is_injected),
+            told,
+        )
     }
 }
 

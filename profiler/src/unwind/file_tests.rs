@@ -451,6 +451,92 @@ fn where_go_makes_a_goroutine_give_way_is_known_by_its_code() {
     }
 }
 
+/// The Go runtime's table of functions, sorted by where they are, and where the code ends. Numbers and
+/// offsets have 8 bytes in the older form.
+fn go_functions(is_wide: bool, functions: &[(u64, &str)], end: u64) -> Vec<u8> {
+    let magic: u32 = if is_wide { 0xffff_fffa } else { 0xffff_fff1 };
+    let number = |value: u64| match is_wide {
+        true => value.to_le_bytes().to_vec(),
+        false => (value as u32).to_le_bytes().to_vec(),
+    };
+    let (mut names, mut entries, mut rows) = (vec![0], Vec::new(), Vec::new());
+    let width = number(0).len();
+    let rows_bytes = (2 * functions.len() + 1) * width;
+    for (start, name) in functions {
+        rows.extend(number(*start));
+        rows.extend(number((rows_bytes + entries.len()) as u64));
+        entries.extend(number(*start));
+        entries.extend((names.len() as u32).to_le_bytes());
+        names.extend(name.as_bytes());
+        names.push(0);
+    }
+    rows.extend(number(end));
+    const NAMES_AT: u64 = 0x48;
+    let table_at = NAMES_AT + names.len() as u64;
+    let count = functions.len() as u64;
+    let mut head = match is_wide {
+        true => vec![count, 0, NAMES_AT, 0, 0, 0, table_at, 0],
+        false => vec![count, 0, 0, NAMES_AT, 0, 0, 0, table_at],
+    };
+    head.insert(0, u64::from(magic));
+    [words(&head), names, rows, entries].concat()
+}
+
+#[test]
+fn what_go_does_not_describe_is_found_by_its_table_of_functions() {
+    const MSTART: [u8; 6] = [0xe8, 1, 2, 3, 0, 0xc3];
+    const CALL_FIRST: [u8; 3] = [0x41, 0xff, 0xd4];
+    let mut code = code_with(0x40, &PREEMPTS);
+    code[0x60..0x66].copy_from_slice(&MSTART);
+    code[0x78..0x7b].copy_from_slice(&CALL_FIRST);
+    // The table counts from somewhere else.
+    let at = |place: u64| place + 0x1230;
+    let functions = [
+        (at(0x40), "runtime.asyncPreempt"),
+        (at(0x50), "runtime.mstart0"),
+        (at(0x60), "runtime.mstart"),
+        (at(0x70), "runtime.clone"),
+        (at(0x80), "runtime.goexit"),
+        (at(0x90), "main.runtime.goexit"),
+        (at(0xa0), "runtime.rt0_go"),
+    ];
+    let found = |code: &[u8], table: Vec<u8>| {
+        let program = Elf::program().with_code(code.to_vec());
+        let go = program.with(".gopclntab", 0, table);
+        let go = go.with_note(b"Go\0\0", 4, b"id");
+        let table = Table::of_file(&go.file()).unwrap();
+        let rules = table
+            .ranges()
+            .filter(|(start, _, rule)| *start >= CODE + 0x50 && *rule != Rule::NoInformation);
+        rules
+            .map(|(start, end, rule)| (start - CODE, end - CODE, rule))
+            .collect::<Vec<_>>()
+    };
+    let mstart = Rule::Frame(Cfa::StackPointer(8), SavedFp::Same);
+    let expected = [
+        (0x60, 0x70, mstart),
+        (0x78, 0x7b, Rule::End),
+        (0x80, 0x90, Rule::End),
+        (0xa0, 0xb0, Rule::End),
+    ];
+    for is_wide in [false, true] {
+        let table = go_functions(is_wide, &functions, at(0xb0));
+        assert_eq!(found(&code, table.clone()), expected, "{is_wide}");
+        // A table that is cut tells less, and nothing else.
+        for length in 0..table.len() {
+            let cut = found(&code, table[..length].to_vec());
+            assert!(
+                cut.iter().all(|rule| expected.contains(rule)),
+                "{length} {cut:x?}"
+            );
+        }
+    }
+    // Before Go 1.17 it had a frame.
+    code[0x65] = 0x90;
+    let table = go_functions(false, &functions, at(0xb0));
+    assert_eq!(found(&code, table), expected[1..]);
+}
+
 #[test]
 fn where_a_process_begins_is_known_by_its_code() {
     const GLIBC: [u8; 12] = [0x48, 0x89, 0xe7, 0xe8, 1, 2, 3, 0, 0x90, 0x41, 0xff, 0xe4];

@@ -11,8 +11,8 @@
 mod compile;
 mod debug_file;
 mod ends;
+mod go;
 mod layout;
-mod preempt;
 mod rule;
 mod section;
 mod start;
@@ -136,7 +136,7 @@ impl Table {
         };
         let ends = ends::find(file, &sections.code);
         let rules = match sections.is_go {
-            true => preempt::find(file, &sections.code),
+            true => go::find(file, &sections.code),
             false => Vec::new(),
         };
         match undescribed {

@@ -2,7 +2,7 @@
 //! before each.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::Read,
     path::Path,
@@ -15,6 +15,9 @@ use prost::Message;
 
 /// What a signal handler returns into: `mov $15, %rax; syscall`.
 const SIGNAL_RETURN: [u8; 9] = [0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05];
+
+/// What a signal handler of the Go runtime has a goroutine go on in, to give way.
+const PREEMPTS: &str = "runtime.asyncPreempt";
 
 /// The callers of a pprof file that could be looked at.
 #[derive(Clone, Debug, Default)]
@@ -31,8 +34,8 @@ pub(crate) struct CallSites {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Site {
     AfterCall,
-    /// Where a signal handler returns to: what it interrupted made no call.
-    SignalReturn,
+    /// What a signal interrupted comes next, and made no call.
+    Interrupts,
     Elsewhere(String),
     /// Its code is in no file.
     NoFile,
@@ -66,7 +69,7 @@ impl CallSites {
         let mut is_wrong = false;
         for pair in user[..user.len().saturating_sub(1)].windows(2) {
             match pair {
-                [Site::SignalReturn, _] => {}
+                [Site::Interrupts, _] => {}
                 [_, Site::AfterCall] => self.right += count,
                 [_, Site::Elsewhere(place)] => {
                     is_wrong = true;
@@ -90,6 +93,11 @@ fn sites(profile: &proto::Profile) -> BTreeMap<u64, Site> {
         .iter()
         .map(|mapping| (mapping.id, mapping))
         .collect();
+    let functions = profile.function.iter();
+    let interrupting: BTreeSet<u64> = functions
+        .filter(|function| text(function.name).starts_with(PREEMPTS))
+        .map(|function| function.id)
+        .collect();
     let mut files: BTreeMap<&str, Option<Vec<u8>>> = BTreeMap::new();
     let mut sites = BTreeMap::new();
     for location in &profile.location {
@@ -103,7 +111,9 @@ fn sites(profile: &proto::Profile) -> BTreeMap<u64, Site> {
         }
         let bytes = files.entry(path).or_insert_with(|| fs::read(path).ok());
         let offset = location.address - mapping.memory_start + mapping.file_offset;
+        let mut lines = location.line.iter();
         let site = match bytes {
+            _ if lines.any(|line| interrupting.contains(&line.function_id)) => Site::Interrupts,
             None => Site::NoFile,
             Some(bytes) => site(bytes, usize::try_from(offset).unwrap(), path),
         };
@@ -122,7 +132,7 @@ fn site(bytes: &[u8], offset: usize, path: &str) -> Site {
         .into_iter()
         .any(|start| at(start).starts_with(&SIGNAL_RETURN))
     {
-        return Site::SignalReturn;
+        return Site::Interrupts;
     }
     let before = returns_at
         .checked_sub(CALL_BYTES)
@@ -140,13 +150,13 @@ fn a_call_before_the_return_address_is_seen() {
     bytes[20] = 0xe8;
     bytes[40..49].copy_from_slice(&SIGNAL_RETURN);
     assert_eq!(site(&bytes, 24, "f"), Site::AfterCall);
-    assert_eq!(site(&bytes, 39, "f"), Site::SignalReturn);
-    assert_eq!(site(&bytes, 40, "f"), Site::SignalReturn);
-    assert_eq!(site(&bytes, 48, "f"), Site::SignalReturn);
+    assert_eq!(site(&bytes, 39, "f"), Site::Interrupts);
+    assert_eq!(site(&bytes, 40, "f"), Site::Interrupts);
+    assert_eq!(site(&bytes, 48, "f"), Site::Interrupts);
     let elsewhere = Site::Elsewhere("f+0x10".to_owned());
     assert_eq!(site(&bytes, 15, "f"), elsewhere);
     let mut found = CallSites::default();
-    let (call, signal) = (Site::AfterCall, Site::SignalReturn);
+    let (call, signal) = (Site::AfterCall, Site::Interrupts);
     found.add(
         &[&elsewhere, &call, &signal, &elsewhere, &call, &elsewhere],
         3,

@@ -339,6 +339,41 @@ fn rust_and_go_have_whole_stacks() {
     ]);
 }
 
+/// The runtime's own threads have in their frame pointer what whoever made them had in it.
+#[test]
+fn threads_of_the_go_runtime_begin_where_they_were_made() {
+    const BEGINS: [&str; 2] = ["runtime.mstart", "runtime.mstart.abi0"];
+    const MAKES: [&str; 4] = [
+        "runtime.clone",
+        "runtime.clone.abi0",
+        "runtime.rt0_go",
+        "runtime.rt0_go.abi0",
+    ];
+    let _turn = turn();
+    for walker in WALKERS {
+        let fixture = Fixture::start_with("go-http", &["-load", "2"]);
+        let pid = fixture.pid_text();
+        let arguments = ["--pid", &pid, "--walker", walker, "--no-inlines"];
+        let Recorded {
+            receipt, folded, ..
+        } = record(3999, 2.0, &arguments);
+        assert!(receipt.cut * 200 <= receipt.kept, "{walker}: {receipt:?}");
+        let begins = |stack: &&Stack| {
+            let mut frames = stack.user().iter();
+            frames.any(|frame| BEGINS.contains(&frame.as_str()))
+        };
+        let threads: Vec<&Stack> = folded.0.iter().filter(begins).collect();
+        assert!(!threads.is_empty(), "{walker}: {}", folded.text());
+        for stack in threads {
+            let [makes, begins, ..] = stack.user() else {
+                panic!("{walker}: {stack:?}");
+            };
+            let is_root = MAKES.contains(&makes.as_str()) && BEGINS.contains(&begins.as_str());
+            assert!(is_root, "{walker}: {stack:?}");
+        }
+    }
+}
+
 #[test]
 fn processes_that_come_and_go_have_whole_stacks() {
     check(&[
