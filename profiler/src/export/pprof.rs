@@ -118,10 +118,10 @@ enum Value<'a> {
 
 impl<'a> SampleTable<'a> {
     fn of(profile: &'a Profile) -> Self {
-        let samples = || profile.samples().filter(|sample| sample.count > 0);
+        let samples = profile.samples().filter(|sample| sample.count > 0);
+        let samples: Vec<Sample<'a>> = samples.collect();
         // Samples with the same labels follow each other.
         let same = |one: &Sample<'a>, other: &Sample<'a>| one.labels == other.labels;
-        let samples: Vec<Sample<'a>> = samples().collect();
         let sets: Vec<(&[Sample<'a>], Vec<Label<'a>>)> = samples
             .chunk_by(same)
             .map(|samples| (samples, shown_labels(profile, &samples[0])))

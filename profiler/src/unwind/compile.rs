@@ -423,10 +423,15 @@ impl<'s> Compiler<'s> {
         let ends: Vec<(Range<u64>, Rule)> = undescribed
             .map(|range| (range.clone(), Rule::End))
             .collect();
-        let ends = self.rows_of(&ends);
-        self.joined = overlaid(&self.joined, &ends);
-        let rules = self.rows_of(&told.rules);
-        self.joined = overlaid(&rules, &self.joined);
+        // Few objects have either, and some have a million rows.
+        if !ends.is_empty() {
+            let ends = self.rows_of(&ends);
+            self.joined = overlaid(&self.joined, &ends);
+        }
+        if !told.rules.is_empty() {
+            let rules = self.rows_of(&told.rules);
+            self.joined = overlaid(&rules, &self.joined);
+        }
     }
 
     /// The rows of rules for ranges of code.
@@ -441,7 +446,6 @@ impl<'s> Compiler<'s> {
                 continue;
             };
             if let Ok(number) = self.number(*rule) {
-                rows.end_at(start as u32);
                 rows.push(start as u32, number);
                 rows.push(end as u32, NO_INFORMATION);
             }
@@ -491,15 +495,12 @@ struct Joined(Vec<TableRow>);
 
 impl Joined {
     fn push(&mut self, offset: u32, rule: u16) {
-        if self.0.last().is_none_or(|last| last.rule != rule) {
-            self.0.push(TableRow { offset, rule });
-        }
-    }
-
-    /// Drops a row that would begin where the next one does.
-    fn end_at(&mut self, offset: u32) {
+        // One that would end where it begins is none.
         if self.0.last().is_some_and(|last| last.offset == offset) {
             self.0.pop();
+        }
+        if self.0.last().is_none_or(|last| last.rule != rule) {
+            self.0.push(TableRow { offset, rule });
         }
     }
 }

@@ -3,19 +3,22 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use ebpfprof::{
-    bpf::{KernelSymbols, Sampler, Settings, Stacks},
+    bpf::{KernelSymbols, Sampler},
     object::Objects,
     profile::{FrameKind, Profile},
-    record::{self, DEFAULT_TABLE_BYTES, Request, Unwatched},
+    record::{self, Unwatched},
     symbolize::{Inlines, KernelNames, Origin, symbolize},
-    target::{Follow, Pid, TargetSpec},
 };
 
-use crate::{fixture::Fixture, turn};
+use crate::{
+    fixture::Fixture,
+    library::{request, settings},
+    turn,
+};
 
 /// Functions of the kernel's text that are looked up, each at its start and in its middle.
 const FUNCTIONS: usize = 5_000;
@@ -112,39 +115,10 @@ fn look_up(addresses: &BTreeSet<u64>, printed: Option<&KernelSymbols>) -> BTreeM
     said_of(&profile)
 }
 
-fn settings() -> Settings {
-    Settings {
-        period_ns: 10_000_000,
-        targets: Vec::new(),
-        filters: 0,
-        cgroup_levels: 0,
-        kernel_stacks: Stacks::Taken,
-        user_stacks: Stacks::Taken,
-        follow: Follow::Yes,
-        flavour: None,
-        table_bytes: DEFAULT_TABLE_BYTES,
-    }
-}
-
 /// A profile of a program that is mostly in system calls.
 fn recorded() -> Profile {
     let fixture = Fixture::start("syscalls");
-    let request = Request {
-        spec: TargetSpec {
-            pids: vec![Pid(fixture.pid())],
-            ..TargetSpec::default()
-        },
-        command: None,
-        frequency_hz: 499,
-        duration: Some(Duration::from_secs(1)),
-        kernel_stacks: Stacks::Taken,
-        user_stacks: Stacks::Taken,
-        inlines: Inlines::Skip,
-        labels: None,
-        flavour: None,
-        table_bytes: DEFAULT_TABLE_BYTES,
-    };
-    let ready = record::prepare(request).unwrap();
+    let ready = record::prepare(request(&fixture, Inlines::Skip)).unwrap();
     let stop = record::Stop::default();
     ready.record(&stop, &mut Unwatched).unwrap().profile
 }
@@ -176,7 +150,7 @@ fn check(printed: &BTreeMap<u64, Said>, listed: &BTreeMap<u64, Said>, rows: &Lis
 #[test]
 fn the_kernel_prints_the_names_that_it_lists() {
     let _turn = turn();
-    let mut sampler = Sampler::load(&settings()).unwrap();
+    let mut sampler = Sampler::load(&settings(None)).unwrap();
     let rows = Listed::read();
     let addresses = rows.addresses();
     assert!(addresses.len() > FUNCTIONS);

@@ -18,6 +18,7 @@ mod fixture_path;
 mod folded;
 mod kernel_names;
 mod known;
+mod library;
 mod objects;
 mod pprof;
 mod program;

@@ -3,14 +3,18 @@
 use std::collections::BTreeSet;
 
 use ebpfprof::{
-    bpf::{Flavour, Sampler, Settings, Stacks},
-    record::{self, DEFAULT_TABLE_BYTES, Request, Unwatched},
+    bpf::{Flavour, Sampler},
+    record::{self, Unwatched},
     symbolize::Inlines,
-    target::{Follow, Pid, TargetSpec},
 };
-use std::time::Duration;
 
-use crate::{fixture::Fixture, folded::Folded, recording::record, turn};
+use crate::{
+    fixture::Fixture,
+    folded::Folded,
+    library::{request, settings},
+    recording::record,
+    turn,
+};
 
 /// Instructions that the verifier may read for one program.
 const LOOP_LIMIT: u32 = 50_000;
@@ -23,18 +27,7 @@ fn the_verifier_reads_few_instructions() {
         (Flavour::Loop, LOOP_LIMIT),
         (Flavour::TailCalls, TAIL_LIMIT),
     ] {
-        let sampler = Sampler::load(&Settings {
-            period_ns: 10_000_000,
-            targets: Vec::new(),
-            filters: 0,
-            cgroup_levels: 0,
-            kernel_stacks: Stacks::Taken,
-            user_stacks: Stacks::Taken,
-            follow: Follow::Yes,
-            flavour: Some(flavour),
-            table_bytes: DEFAULT_TABLE_BYTES,
-        })
-        .unwrap();
+        let sampler = Sampler::load(&settings(Some(flavour))).unwrap();
         assert_eq!(sampler.flavour(), flavour);
         let programs = sampler.verified_instructions();
         println!("{flavour:?}: {programs:?}");
@@ -101,21 +94,7 @@ fn the_kernel_stack_of_a_system_call_is_seen_by_both() {
 fn the_library_records_as_the_binary_does() {
     let _turn = turn();
     let fixture = Fixture::start("shares");
-    let request = Request {
-        spec: TargetSpec {
-            pids: vec![Pid(fixture.pid())],
-            ..TargetSpec::default()
-        },
-        command: None,
-        frequency_hz: 499,
-        duration: Some(Duration::from_secs(1)),
-        kernel_stacks: Stacks::Taken,
-        user_stacks: Stacks::Taken,
-        inlines: Inlines::Resolve,
-        labels: None,
-        flavour: None,
-        table_bytes: DEFAULT_TABLE_BYTES,
-    };
+    let request = request(&fixture, Inlines::Resolve);
     let ready = record::prepare(request).unwrap();
     assert_eq!(ready.label(), format!("shares-{}", fixture.pid()));
     let outcome = ready
