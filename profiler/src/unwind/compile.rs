@@ -23,7 +23,7 @@ use profiler_common::{
 use super::{
     Coverage, Extent, Table, TableRow,
     rule::{Cause, is_by_rbx, rule_of, with_rbx},
-    section::{CodeRange, FrameFormat, Sections},
+    section::{FrameFormat, Sections, code_at},
 };
 
 /// Most rows compiled of one object.
@@ -59,7 +59,7 @@ impl UnwindContextStorage<usize> for Storage {
 
 /// What the code itself tells, by ELF addresses.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct ByCode {
     /// Rules that count more than what the sections say, sorted and disjoint.
     pub(super) rules: Vec<(Range<u64>, Rule)>,
     /// The code of outermost frames, sorted and disjoint, where the sections say nothing of it.
@@ -67,7 +67,7 @@ pub(super) struct Told {
 }
 
 /// Compiles a table. `read_code` reads the code of small functions.
-pub(super) fn compile(sections: &Sections, read_code: &ReadCode<'_>, told: &Told) -> Table {
+pub(super) fn compile(sections: &Sections, read_code: &ReadCode<'_>, told: &ByCode) -> Table {
     let table = compile_with(Rbx::Untold, sections, read_code, told);
     if table.rules.iter().any(is_by_rbx) {
         return compile_with(Rbx::Told, sections, read_code, told);
@@ -83,7 +83,7 @@ enum Rbx {
     Told,
 }
 
-fn compile_with(rbx: Rbx, sections: &Sections, read_code: &ReadCode<'_>, told: &Told) -> Table {
+fn compile_with(rbx: Rbx, sections: &Sections, read_code: &ReadCode<'_>, told: &ByCode) -> Table {
     let mut compiler = Compiler::new(sections, rbx);
     let data = &sections.frames[..];
     match sections.format {
@@ -218,14 +218,6 @@ impl<'s> Compiler<'s> {
         self.coverage.inexpressible[cause as usize].add(bytes);
     }
 
-    /// The code range that holds an address.
-    fn code_at(&self, address: u64) -> Option<CodeRange> {
-        let code = &self.sections.code;
-        let after = code.partition_point(|range| range.start <= address);
-        let range = code[..after].last()?;
-        (address < range.end).then_some(*range)
-    }
-
     /// Compiles a `.debug_frame`, for what has no rule yet.
     fn debug_frames(&mut self, data: &[u8], read_code: &ReadCode<'_>) {
         if self.sections.is_go {
@@ -257,7 +249,8 @@ impl<'s> Compiler<'s> {
         read_code: &ReadCode<'_>,
     ) {
         let start = fde.initial_address();
-        let Some(code) = self.code_at(start).filter(|_| fde.len() > 0) else {
+        let code = code_at(&self.sections.code, start);
+        let Some(code) = code.filter(|_| fde.len() > 0) else {
             return;
         };
         let end = start.saturating_add(fde.len()).min(code.end);
@@ -417,7 +410,7 @@ impl<'s> Compiler<'s> {
     }
 
     /// Adds what the code tells.
-    fn tell(&mut self, told: &Told) {
+    fn tell(&mut self, told: &ByCode) {
         let undescribed = told.outermost.iter();
         let undescribed = undescribed.filter(|range| !self.is_ruled(range.start, range.end));
         let ends: Vec<(Range<u64>, Rule)> = undescribed

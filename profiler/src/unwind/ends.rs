@@ -11,7 +11,7 @@
 //! an object that exports both `exit` and `__libc_start_main`, or of a static program in one of
 //! those functions by its symbols. A static program without symbols has no such calls.
 
-use std::{fs::File, os::unix::fs::FileExt};
+use std::fs::File;
 
 use object::{
     LittleEndian as Little,
@@ -24,7 +24,7 @@ use object::{
 use profiler_common::code::{CALL_BYTES, follows_indirect_call};
 
 use super::{
-    section::{CodeRange, place_of},
+    section::{CodeRange, first_code, place_of},
     unpack::Packing,
 };
 
@@ -73,12 +73,8 @@ pub(super) fn find(file: &File, code: &[CodeRange]) -> Vec<u64> {
     let Some(library) = Library::read(file) else {
         return found;
     };
-    let mut left = MOST_CODE_BYTES;
-    for range in code {
-        let end = range.end.min(range.start.saturating_add(left));
-        left -= end - range.start;
-        let scanned = CodeRange { end, ..*range };
-        library.scan(file, &scanned, &mut found);
+    for range in first_code(code, MOST_CODE_BYTES) {
+        library.scan(file, &range, &mut found);
     }
     found.sort_unstable();
     found
@@ -143,20 +139,16 @@ impl Library {
 
     /// Looks for the calls in a range of code.
     fn scan(&self, file: &File, range: &CodeRange, found: &mut Vec<u64>) {
-        let mut buffer = Vec::new();
         let mut at = range.start;
         while at < range.end {
             let next = range.end.min(at + BLOCK);
             let from = range.start.max(at.saturating_sub(BYTES_BEFORE));
-            let to = range.end.min(next + DIRECT_CALL_BYTES as u64 - 1);
-            buffer.resize((to - from) as usize, 0);
-            let offset = range.file_offset.saturating_add(from - range.start);
-            if file.read_exact_at(&mut buffer, offset).is_err() {
+            let Some(block) = range.read(file, from..next + DIRECT_CALL_BYTES as u64 - 1) else {
                 return;
-            }
+            };
             let calls = (at - from) as usize..(next - from) as usize;
-            let calls = calls.filter(|call| buffer[*call] == 0xe8);
-            found.extend(calls.filter_map(|call| self.end(&buffer, from, call)));
+            let calls = calls.filter(|call| block[*call] == 0xe8);
+            found.extend(calls.filter_map(|call| self.end(&block, from, call)));
             at = next;
         }
     }

@@ -16,18 +16,18 @@
 //! flags right after it has made its frame (since Go 1.14), and the others by the table of functions
 //! that the runtime itself needs (since Go 1.16).
 
-use std::{fs::File, ops::Range, os::unix::fs::FileExt};
+use std::{fs::File, ops::Range};
 
 use memchr::memmem;
 use object::{
-    LittleEndian as Little,
+    LittleEndian as Little, U32, U64,
     elf::FileHeader64,
-    read::{ReadCache, elf::FileHeader},
+    read::{ReadCache, ReadRef, elf::FileHeader},
 };
 use profiler_common::unwind::{Base, Cfa, Rule, SavedFp};
 
 use super::{
-    section::{CodeRange, place_of},
+    section::{CodeRange, code_at, first_code, place_of},
     unpack::Packing,
 };
 
@@ -54,38 +54,41 @@ const CLEAR_RBP: [u8; 5] = [0xbd, 0, 0, 0, 0];
 /// The table of functions, in programs that are at a fixed address and in others.
 const TABLES: [&[u8]; 2] = [b".gopclntab", b".data.rel.ro.gopclntab"];
 
+/// The functions that are looked for in it, the one known by its code first.
+const NAMES: [&[u8]; 5] = [
+    b"runtime.asyncPreempt",
+    b"runtime.rt0_go",
+    b"runtime.goexit",
+    b"runtime.mstart",
+    b"runtime.clone",
+];
+
 type Rules = Vec<(Range<u64>, Rule)>;
 
 /// The rules, by ELF addresses, sorted and disjoint.
 pub(super) fn find(file: &File, code: &[CodeRange]) -> Rules {
-    let mut left = MOST_CODE_BYTES;
-    let preempt = code.iter().find_map(|range| {
-        let end = range.end.min(range.start.saturating_add(left));
-        left -= end - range.start;
-        find_preempt(file, &CodeRange { end, ..*range })
-    });
+    let preempt = first_code(code, MOST_CODE_BYTES).find_map(|range| find_preempt(file, &range));
     let Some(preempt) = preempt else {
         return Rules::new();
     };
     let mut rules = preempt_rules(&preempt);
     let table = read_table(file);
     let functions = table.as_deref().and_then(Functions::parse);
+    let functions = functions
+        .map(|functions| functions.find(&NAMES))
+        .unwrap_or_default();
+    let [known, rt0_go, goexit, mstart, clone] = functions;
     // The table tells offsets from where the runtime has its code, which need not be a section's start.
-    let placed = functions.and_then(|functions| {
-        let base = preempt
-            .start
-            .checked_sub(functions.range(b"runtime.asyncPreempt")?.start)?;
-        Some((functions, base))
-    });
-    if let Some((functions, base)) = placed {
-        let named = |name| {
-            let Range { start, end } = functions.range(name)?;
+    if let Some(base) = known.and_then(|known| preempt.start.checked_sub(known.start)) {
+        let read = |function: Option<Range<u64>>| {
+            let Range { start, end } = function?;
             read_function(file, code, base.checked_add(start)?..base.checked_add(end)?)
         };
-        rules.extend(named(b"runtime.rt0_go").map(|(range, _)| (range, Rule::End)));
-        rules.extend(named(b"runtime.goexit").map(|(range, _)| (range, Rule::End)));
-        rules.extend(named(b"runtime.mstart").and_then(mstart_rule));
-        rules.extend(named(b"runtime.clone").and_then(clone_rule));
+        for function in [rt0_go, goexit] {
+            rules.extend(read(function).map(|(range, _)| (range, Rule::End)));
+        }
+        rules.extend(read(mstart).and_then(mstart_rule));
+        rules.extend(read(clone).and_then(clone_rule));
     }
     rules.sort_unstable_by_key(|(range, _)| range.start);
     rules.dedup_by(|later, earlier| later.0.start < earlier.0.end);
@@ -136,13 +139,9 @@ fn clone_rule((range, code): (Range<u64>, Vec<u8>)) -> Option<(Range<u64>, Rule)
 }
 
 fn find_preempt(file: &File, range: &CodeRange) -> Option<Range<u64>> {
-    let mut block = Vec::new();
     let mut at = range.start;
     while at < range.end {
-        let to = range.end.min(at + BLOCK + MOST_BYTES as u64);
-        block.resize((to - at) as usize, 0);
-        let offset = range.file_offset.saturating_add(at - range.start);
-        file.read_exact_at(&mut block, offset).ok()?;
+        let block = range.read(file, at..at + BLOCK + MOST_BYTES as u64)?;
         let found = memmem::find_iter(&block, &START).find_map(|start| {
             let function = &block[start..block.len().min(start + MOST_BYTES)];
             let length = preempt_length(function)?;
@@ -170,17 +169,11 @@ fn read_function(
     code: &[CodeRange],
     function: Range<u64>,
 ) -> Option<(Range<u64>, Vec<u8>)> {
-    let holds = |range: &&CodeRange| range.start <= function.start && function.end <= range.end;
-    let range = code.iter().find(holds)?;
-    let length = usize::try_from(function.end.checked_sub(function.start)?).ok()?;
-    if length > MOST_BYTES {
+    let range = code_at(code, function.start).filter(|range| function.end <= range.end)?;
+    if function.end.checked_sub(function.start)? > MOST_BYTES as u64 {
         return None;
     }
-    let mut bytes = vec![0; length];
-    let offset = range
-        .file_offset
-        .saturating_add(function.start - range.start);
-    file.read_exact_at(&mut bytes, offset).ok()?;
+    let bytes = range.read(file, function.clone())?;
     Some((function, bytes))
 }
 
@@ -188,100 +181,96 @@ fn read_function(
 /// and `src/runtime/runtime2.go`.
 struct Functions<'a> {
     bytes: &'a [u8],
-    count: usize,
-    names: usize,
-    table: usize,
-    form: Form,
+    count: u64,
+    names: u64,
+    table: u64,
+    width: Width,
 }
 
-/// How wide the table's numbers are.
+/// Bytes of the table's numbers.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Form {
-    /// Go 1.16 and 1.17: addresses of 8 bytes.
-    Wide,
-    /// Since Go 1.18: offsets of 4 bytes.
-    Narrow,
+enum Width {
+    /// Addresses.
+    Eight = 8,
+    /// Offsets.
+    Four = 4,
 }
 
 /// The first words of tables: Go 1.16, 1.18, 1.20.
-const MAGICS: [(u32, Form); 3] = [
-    (0xffff_fffa, Form::Wide),
-    (0xffff_fff0, Form::Narrow),
-    (0xffff_fff1, Form::Narrow),
+const MAGICS: [(u32, Width); 3] = [
+    (0xffff_fffa, Width::Eight),
+    (0xffff_fff0, Width::Four),
+    (0xffff_fff1, Width::Four),
 ];
 
 impl<'a> Functions<'a> {
     fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let magic = u32::from_le_bytes(*bytes.first_chunk()?);
-        let (_, form) = MAGICS.iter().find(|(known, _)| *known == magic)?;
+        let magic = number(bytes, 0, Width::Four)?;
+        let is_it = |(known, _): &&(u32, Width)| u64::from(*known) == magic;
+        let (_, width) = *MAGICS.iter().find(is_it)?;
         // Behind the numbers of functions and files, newer tables tell where the code is.
-        let (names_at, table_at) = match form {
-            Form::Wide => (3, 7),
-            Form::Narrow => (4, 8),
+        let (names_at, table_at) = match width {
+            Width::Eight => (3, 7),
+            Width::Four => (4, 8),
         };
-        let word = |number: usize| {
-            let word = bytes.get(8 * number..)?.first_chunk()?;
-            usize::try_from(u64::from_le_bytes(*word)).ok()
-        };
+        let word = |place: u64| number(bytes, 8 * place, Width::Eight);
         Some(Self {
             bytes,
             count: word(1)?,
             names: word(names_at)?,
             table: word(table_at)?,
-            form: *form,
+            width,
         })
     }
 
-    /// Where a function's code is, from where the first one's is.
-    fn range(&self, name: &[u8]) -> Option<Range<u64>> {
-        (0..self.count)
-            .map_while(|number| Some((number, self.name(number, name.len())?)))
-            .find(|(_, other)| other.strip_prefix(name) == Some(&[0]))
-            .and_then(|(number, _)| Some(self.start(number)?..self.start(number + 1)?))
-    }
-
-    /// As many bytes of a function's name, and one more. `None` past the end of the table.
-    fn name(&self, number: usize, length: usize) -> Option<&'a [u8]> {
-        let (_, entry) = self.row(number)?;
-        let function = self.table.checked_add(entry)?;
-        let name_at = match self.form {
-            Form::Wide => 8,
-            Form::Narrow => 4,
-        };
-        let name = u32_at(self.bytes, function.checked_add(name_at)?)? as usize;
-        let start = self.names.checked_add(name)?;
-        let names = self.bytes.get(start..)?;
-        Some(&names[..names.len().min(length + 1)])
-    }
-
-    fn start(&self, number: usize) -> Option<u64> {
-        self.row(number).map(|(start, _)| start)
-    }
-
-    /// Where a function's code begins, and where the table has more of it.
-    fn row(&self, number: usize) -> Option<(u64, usize)> {
-        let half = match self.form {
-            Form::Wide => 8,
-            Form::Narrow => 4,
-        };
-        let at = self.table.checked_add(number.checked_mul(2 * half)?)?;
-        // The last row is where the code ends, and has no more.
-        let entry = self.number(at.checked_add(half)?).unwrap_or(0);
-        Some((self.number(at)?, usize::try_from(entry).ok()?))
-    }
-
-    fn number(&self, at: usize) -> Option<u64> {
-        match self.form {
-            Form::Wide => {
-                let word = self.bytes.get(at..)?.first_chunk()?;
-                Some(u64::from_le_bytes(*word))
+    /// Where functions' code is, from where the first one's is.
+    fn find<const N: usize>(&self, names: &[&[u8]; N]) -> [Option<Range<u64>>; N] {
+        let mut found = [const { None }; N];
+        for place in 0..self.count {
+            let Some(name) = self.name(place) else { break };
+            let is_it =
+                |wanted: &&[u8]| name.strip_prefix(*wanted).and_then(<[u8]>::first) == Some(&0);
+            if let Some(which) = names.iter().position(is_it) {
+                found[which] = self
+                    .start(place)
+                    .zip(self.start(place + 1))
+                    .map(|(a, b)| a..b);
             }
-            Form::Narrow => u32_at(self.bytes, at).map(u64::from),
         }
+        found
+    }
+
+    /// What begins with a function's name and a NUL. `None` past the end of the table.
+    fn name(&self, place: u64) -> Option<&'a [u8]> {
+        let width = self.width as u64;
+        let entry = self.number(place.checked_mul(2)?.checked_add(1)?)?;
+        let name_at = self.table.checked_add(entry)?.checked_add(width)?;
+        let name = number(self.bytes, name_at, Width::Four)?;
+        self.bytes
+            .get(usize::try_from(self.names.checked_add(name)?).ok()?..)
+    }
+
+    fn start(&self, place: u64) -> Option<u64> {
+        self.number(place.checked_mul(2)?)
+    }
+
+    /// A number of the table, which has two for each function: where its code begins, and where the
+    /// table has more of it.
+    fn number(&self, place: u64) -> Option<u64> {
+        let into = place.checked_mul(self.width as u64)?;
+        number(self.bytes, self.table.checked_add(into)?, self.width)
     }
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    let word = bytes.get(at..)?.first_chunk()?;
-    Some(u32::from_le_bytes(*word))
+fn number(bytes: &[u8], at: u64, width: Width) -> Option<u64> {
+    match width {
+        Width::Eight => bytes
+            .read_at::<U64<Little>>(at)
+            .ok()
+            .map(|word| word.get(Little)),
+        Width::Four => bytes
+            .read_at::<U32<Little>>(at)
+            .ok()
+            .map(|word| word.get(Little).into()),
+    }
 }

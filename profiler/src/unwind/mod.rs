@@ -26,7 +26,7 @@ use profiler_common::{
     unwind::{NO_INFORMATION, Rule},
 };
 
-use compile::Told;
+use compile::ByCode;
 
 pub use compile::MOST_ROWS;
 pub use layout::{Layout, Lookup};
@@ -150,7 +150,7 @@ impl Table {
             .chain(start)
             .collect();
         outermost.sort_unstable_by_key(|range| range.start);
-        let told = Told { rules, outermost };
+        let told = ByCode { rules, outermost };
         let read_code = |offset| {
             use std::os::unix::fs::FileExt;
             let mut code = [0; SIGNAL_RETURN_BYTES];
@@ -164,7 +164,7 @@ impl Table {
     /// known by their mark alone.
     #[must_use]
     pub fn of_sections(sections: &Sections) -> Self {
-        compile::compile(sections, &|_| None, &Told::default())
+        compile::compile(sections, &|_| None, &ByCode::default())
     }
 
     /// The form that the object describes itself in, the first of them if it has both.

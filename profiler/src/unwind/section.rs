@@ -3,7 +3,7 @@
 //! In: a file. Out: [`Sections`], with the call frame information in memory and nothing else of the
 //! file. Every size is the file's claim and is bounded before anything is allocated.
 
-use std::{fs::File, io, os::unix::fs::FileExt, path::Path};
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, path::Path};
 
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
 use object::{
@@ -60,6 +60,35 @@ pub struct CodeRange {
     pub end: u64,
     /// Offset of the first in the file.
     pub file_offset: u64,
+}
+
+impl CodeRange {
+    /// The bytes of some of its addresses.
+    pub(super) fn read(&self, file: &File, addresses: Range<u64>) -> Option<Vec<u8>> {
+        let bytes = addresses.end.min(self.end).checked_sub(addresses.start)?;
+        let mut code = vec![0; usize::try_from(bytes).ok()?];
+        let into = addresses.start.checked_sub(self.start)?;
+        file.read_exact_at(&mut code, self.file_offset.saturating_add(into))
+            .ok()?;
+        Some(code)
+    }
+}
+
+/// The range that holds an address, of ranges that are sorted.
+pub(super) fn code_at(code: &[CodeRange], address: u64) -> Option<&CodeRange> {
+    let after = code.partition_point(|range| range.start <= address);
+    let range = code[..after].last()?;
+    (address < range.end).then_some(range)
+}
+
+/// So many bytes of code, the first.
+pub(super) fn first_code(code: &[CodeRange], most_bytes: u64) -> impl Iterator<Item = CodeRange> {
+    let mut left = most_bytes;
+    code.iter().map(move |range| {
+        let end = range.end.min(range.start.saturating_add(left));
+        left -= end - range.start;
+        CodeRange { end, ..*range }
+    })
 }
 
 /// What the compiler needs of a file.

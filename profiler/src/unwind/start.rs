@@ -7,11 +7,11 @@
 //! that of glibc's dynamic linker, in older versions (`RTLD_START` in `sysdeps/x86_64/dl-machine.h`),
 //! and of programs with musl (`arch/x86_64/crt_arch.h`).
 
-use std::{fs::File, ops::Range, os::unix::fs::FileExt};
+use std::{fs::File, ops::Range};
 
 use memchr::memmem;
 
-use super::section::CodeRange;
+use super::section::{CodeRange, code_at};
 
 /// `mov %rsp,%rdi; call`: glibc's dynamic linker.
 const GLIBC_START: [u8; 4] = [0x48, 0x89, 0xe7, 0xe8];
@@ -24,16 +24,11 @@ const MUSL_CALL: [u8; 5] = [0x48, 0x83, 0xe4, 0xf0, 0xe8];
 /// Bytes of a relative address.
 const NUMBER_BYTES: usize = 4;
 /// The longest code that is taken for the start, in bytes: glibc's has 61.
-const MOST_BYTES: usize = 128;
+const MOST_BYTES: u64 = 128;
 
 /// The code that a process begins in, by ELF addresses.
 pub(super) fn find(file: &File, entry: u64, code: &[CodeRange]) -> Option<Range<u64>> {
-    let range = code
-        .iter()
-        .find(|range| (range.start..range.end).contains(&entry))?;
-    let mut bytes = vec![0; MOST_BYTES.min((range.end - entry) as usize)];
-    let offset = range.file_offset.saturating_add(entry - range.start);
-    file.read_exact_at(&mut bytes, offset).ok()?;
+    let bytes = code_at(code, entry)?.read(file, entry..entry + MOST_BYTES)?;
     let length = length_of(&bytes)?;
     Some(entry..entry + length as u64)
 }

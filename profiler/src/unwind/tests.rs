@@ -282,7 +282,7 @@ fn a_signal_frame_is_known_by_its_mark_and_by_its_code() {
         .shared(b"zS", &[DEF_CFA, 7, 8, 0x90, 1])
         .function(0, 0x10, &[]);
     let read_code = |offset| (offset == 0x1020).then_some(SIGNAL_RETURN);
-    let table = compile::compile(&frames.sections(), &read_code, &Told::default());
+    let table = compile::compile(&frames.sections(), &read_code, &ByCode::default());
     check(
         &table,
         &[
