@@ -22,6 +22,12 @@ Examples:
   ebpfprof unwind /usr/sbin/nginx               see what its unwind table covers
 ";
 
+const SYMBOLS_EXAMPLES: &str = "\
+Examples:
+  ebpfprof symbols /usr/sbin/nginx 0x1f2c0      the function there, and what was inlined into it
+  ebpfprof symbols /usr/sbin/nginx < addresses.txt
+";
+
 const UNWIND_EXAMPLES: &str = "\
 Examples:
   ebpfprof unwind /usr/sbin/nginx               its rules, and what they cover
@@ -37,7 +43,7 @@ Examples:
     about,
     after_help = EXAMPLES,
     args_conflicts_with_subcommands = true,
-    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof selftest\n       ebpfprof unwind FILE [ADDR]"
+    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof selftest\n       ebpfprof symbols FILE [ADDR]...\n       ebpfprof unwind FILE [ADDR]"
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -51,8 +57,28 @@ pub(super) struct Cli {
 pub(super) enum Verb {
     /// Profile a built-in workload with known shares, and compare
     Selftest(SelftestArgs),
+    /// Show the functions and lines of addresses of a program or a library: why a frame has no name
+    Symbols(SymbolsArgs),
     /// Show the unwind table of a program or a library: why a stack is cut
     Unwind(UnwindArgs),
+}
+
+/// Which addresses of an object to name.
+#[derive(Debug, Args)]
+#[command(after_help = SYMBOLS_EXAMPLES)]
+pub(super) struct SymbolsArgs {
+    /// The program or library
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// ELF addresses, in hex; without any, one a line from stdin
+    #[arg(value_name = "ADDR")]
+    pub(super) addresses: Vec<Address>,
+    /// Look up function names alone, no lines and no inlined calls
+    #[arg(long)]
+    pub(super) no_inlines: bool,
+    /// Log what happens inside
+    #[arg(short, long)]
+    pub(super) verbose: bool,
 }
 
 /// What to show of an object's unwind table.
@@ -239,6 +265,14 @@ pub(super) struct RecordArgs {
     /// Look up function names alone, no lines and no inlined calls
     #[arg(long, help_heading = "Output")]
     pub(super) no_inlines: bool,
+    /// Look up lines in at most this much memory at one time, 4MiB to 64GiB. What needs more has names and no lines
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "256MiB",
+        help_heading = "Output"
+    )]
+    pub(super) max_symbol_memory: SymbolMemory,
     /// Exit with 1 when any sample was lost
     #[arg(long, help_heading = "Output")]
     pub(super) strict: bool,
@@ -296,22 +330,39 @@ impl FromStr for TableMemory {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let shift = match &text[digits.len()..] {
-            "KiB" | "K" => 10,
-            "MiB" | "M" => 20,
-            "GiB" | "G" => 30,
-            _ => return Err("an amount of memory has a unit, as in 64MiB or 1GiB".to_owned()),
-        };
-        let bytes = digits
-            .parse()
-            .ok()
-            .and_then(|number: usize| number.checked_mul(1 << shift));
-        match bytes {
+        match bytes(text)? {
             Some(bytes) if (4 << 20..=1 << 30).contains(&bytes) => Ok(Self(bytes)),
             _ => Err("table memory is between 4MiB and 1GiB; 64MiB is usual".to_owned()),
         }
     }
+}
+
+/// A budget of memory for symbols, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct SymbolMemory(pub(super) usize);
+
+impl FromStr for SymbolMemory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match bytes(text)? {
+            Some(bytes) if (4 << 20..=64 << 30).contains(&bytes) => Ok(Self(bytes)),
+            _ => Err("symbol memory is between 4MiB and 64GiB; 256MiB is usual".to_owned()),
+        }
+    }
+}
+
+/// An amount of memory, in bytes; `None` if it is more than a number holds.
+fn bytes(text: &str) -> Result<Option<usize>, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match &text[digits.len()..] {
+        "KiB" | "K" => 10,
+        "MiB" | "M" => 20,
+        "GiB" | "G" => 30,
+        _ => return Err("an amount of memory has a unit, as in 64MiB or 1GiB".to_owned()),
+    };
+    let number = digits.parse().ok();
+    Ok(number.and_then(|number: usize| number.checked_mul(1 << shift)))
 }
 
 /// Samples per second and CPU.

@@ -6,6 +6,7 @@ mod progress;
 mod record;
 mod selftest;
 mod summary;
+mod symbols;
 mod trouble;
 mod unwind;
 
@@ -46,6 +47,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let done = match cli.verb {
         None => record::run(&cli.record),
         Some(Verb::Selftest(args)) => selftest::run(&args),
+        Some(Verb::Symbols(args)) => symbols::run(&args),
         Some(Verb::Unwind(args)) => unwind::run(&args),
     };
     done.unwrap_or_else(|trouble| trouble.report())

@@ -25,7 +25,7 @@ use crate::{
     },
     privilege,
     record::{End, Outcome, Request, StartCommand, Stop, prepare},
-    symbolize::Inlines,
+    symbolize::{self, Inlines},
     target::{
         Follow, TargetSpec,
         command::{ChildStdout, Running},
@@ -121,10 +121,13 @@ fn request(args: &RecordArgs, stdout_is_taken: bool) -> Request {
         duration: args.seconds.map(|seconds| seconds.0),
         kernel_stacks: stacks(args.no_kernel),
         user_stacks: stacks(args.no_user),
-        inlines: if args.no_inlines {
-            Inlines::Skip
-        } else {
-            Inlines::Resolve
+        symbols: symbolize::Settings {
+            inlines: if args.no_inlines {
+                Inlines::Skip
+            } else {
+                Inlines::Resolve
+            },
+            most_bytes: args.max_symbol_memory.0 as u64,
         },
         labels: args
             .labels

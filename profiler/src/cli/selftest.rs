@@ -18,7 +18,7 @@ use crate::{
     privilege,
     record::{Outcome, Request, StartCommand, Unwatched, prepare},
     selftest::{Measured, TOLERANCE, compare, reads_in_the_kernel, workload},
-    symbolize::Inlines,
+    symbolize,
     target::{Follow, TargetSpec, command::ChildStdout},
 };
 
@@ -58,7 +58,7 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode, Trouble> {
         duration: Some(args.seconds.0),
         kernel_stacks: Stacks::Taken,
         user_stacks: Stacks::Taken,
-        inlines: Inlines::Resolve,
+        symbols: symbolize::Settings::default(),
         labels: None,
         flavour: args.walker.map(Into::into),
         table_bytes: crate::record::DEFAULT_TABLE_BYTES,

@@ -71,7 +71,7 @@ fn read_facts<'a, R: ReadRef<'a>>(data: R) -> object::read::Result<Facts> {
     })
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -7,21 +7,28 @@
 //! gone and a process that has ended still get names, and the kernel cannot give the file's inode
 //! number to another file meanwhile.
 
+pub(crate) mod debug_file;
 mod elf;
 pub(crate) mod file;
 mod open;
+mod root;
 mod sections;
+pub(crate) mod xz;
 
 use std::{
     cell::RefCell,
     fs::File,
     os::unix::fs::{FileExt, MetadataExt},
-    path::{Path, PathBuf},
+    path::Path,
+    rc::Rc,
 };
 
 pub use elf::Segment;
+pub(crate) use elf::hex;
 use foldhash::{HashMap, HashSet};
 use profiler_common::code::{CALL_BYTES, SIGNAL_RETURN, follows_call};
+pub use root::Root;
+use root::Roots;
 pub use sections::CodeSections;
 
 use crate::{
@@ -98,25 +105,39 @@ pub struct Object {
     pub segments: Vec<Segment>,
     /// Whether the Go toolchain made it.
     pub is_go: bool,
+    /// The root that its path is in, if it is not ours.
+    pub root: Option<Rc<Root>>,
     stamp: Option<Stamp>,
 }
 
 impl Object {
+    /// A file that no process needs to run.
+    #[must_use]
+    pub fn of_file(path: &str, file: File) -> Self {
+        Self::new(path, Some(file), None)
+    }
+
+    fn new(path: &str, file: Option<File>, root: Option<Rc<Root>>) -> Self {
+        let facts = file
+            .as_ref()
+            .and_then(|file| elf::read(file).ok())
+            .unwrap_or_default();
+        Self {
+            path: path.strip_suffix(" (deleted)").unwrap_or(path).to_owned(),
+            stamp: file.as_ref().and_then(Stamp::of),
+            file,
+            build_id: facts.build_id,
+            segments: facts.segments,
+            is_go: facts.is_go,
+            root,
+        }
+    }
+
     /// The bias of a mapping of this object, or `None` when no segment lies at that offset.
     #[must_use]
     pub fn bias(&self, start: u64, file_offset: u64) -> Option<Bias> {
         elf::address_of(&self.segments, file_offset)
             .map(|address| Bias(start.wrapping_sub(address)))
-    }
-
-    /// Path through which the kept file can be read, whatever became of its name. `None` when
-    /// there is no file, it has no addresses to look up, or it was written over in place.
-    #[must_use]
-    pub fn kept_path(&self) -> Option<PathBuf> {
-        use std::os::fd::AsRawFd;
-        let file = self.unchanged_file()?;
-        (!self.segments.is_empty())
-            .then(|| PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())))
     }
 
     /// The file, unless it was written over in place.
@@ -178,6 +199,7 @@ impl Stamp {
 #[derive(Debug, Default)]
 pub struct Objects {
     objects: Vec<Object>,
+    roots: Roots,
     ids: HashMap<Key, ObjectId>,
     /// Objects that a sample lies in.
     sampled: HashSet<ObjectId>,
@@ -207,10 +229,11 @@ impl Objects {
             Err(open::OutOfDescriptors) => {
                 // Not remembered: there may be room the next time.
                 self.out_of_descriptors += 1;
-                Some(self.insert(&row.path, None))
+                Some(self.insert(&row.path, None, None))
             }
             Ok(Some(file)) => {
-                let id = self.insert(&row.path, Some(file));
+                let root = self.roots.of(pid);
+                let id = self.insert(&row.path, Some(file), root);
                 self.ids.insert(Key::File(number), id);
                 Some(id)
             }
@@ -219,7 +242,7 @@ impl Objects {
                 if let Some(id) = self.ids.get(&key) {
                     return Some(*id);
                 }
-                let id = self.insert(&row.path, None);
+                let id = self.insert(&row.path, None, None);
                 self.ids.insert(key, id);
                 Some(id)
             }
@@ -230,7 +253,7 @@ impl Objects {
         if let Some(id) = self.ids.get(&Key::Vdso) {
             return Some(*id);
         }
-        let id = self.insert("[vdso]", open::vdso().ok());
+        let id = self.insert("[vdso]", open::vdso().ok(), None);
         self.ids.insert(Key::Vdso, id);
         Some(id)
     }
@@ -264,22 +287,9 @@ impl Objects {
         self.needed_files = self.open_files;
     }
 
-    fn insert(&mut self, path: &str, file: Option<File>) -> ObjectId {
+    fn insert(&mut self, path: &str, file: Option<File>, root: Option<Rc<Root>>) -> ObjectId {
         self.open_files += usize::from(file.is_some());
-        let facts = file
-            .as_ref()
-            .and_then(|file| elf::read(file).ok())
-            .unwrap_or_default();
-        let stamp = file.as_ref().and_then(Stamp::of);
-        let path = path.strip_suffix(" (deleted)").unwrap_or(path).to_owned();
-        self.objects.push(Object {
-            path,
-            file,
-            build_id: facts.build_id,
-            segments: facts.segments,
-            is_go: facts.is_go,
-            stamp,
-        });
+        self.objects.push(Object::new(path, file, root));
         ObjectId(u32::try_from(self.objects.len()).expect("fewer than 2^32 objects"))
     }
 

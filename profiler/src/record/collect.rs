@@ -14,7 +14,7 @@ use crate::{
         self, FrameKind, Label, LabelKey, LabelValue, LocationId, MappingId, MappingKind, Profile,
         StringId,
     },
-    symbolize::{Inlines, KernelNames, Origin, symbolize},
+    symbolize::{self, Origin, Symbolized, symbolize},
     target::Pid,
 };
 
@@ -46,7 +46,7 @@ pub(super) struct Known<'a> {
 pub(super) struct Finished {
     pub(super) profile: Profile,
     pub(super) account: Account,
-    pub(super) kernel_names: KernelNames,
+    pub(super) symbolized: Symbolized,
 }
 
 /// A profile that grows.
@@ -305,11 +305,10 @@ impl Collector {
     pub(super) fn finish(
         mut self,
         objects: &Objects,
-        inlines: Inlines,
+        symbols: symbolize::Settings,
         printed: Option<&KernelSymbols>,
     ) -> Finished {
-        let (named, kernel_names) =
-            symbolize(&mut self.profile, &self.origins, objects, inlines, printed);
+        let symbolized = symbolize(&mut self.profile, &self.origins, objects, symbols, printed);
         let mut account = Account {
             kept: self.kept,
             complete: self.complete,
@@ -322,7 +321,7 @@ impl Collector {
             let (mut all, mut unnamed) = (0, 0);
             for id in frames {
                 all += 1;
-                unnamed += u64::from(!named[id.index()]);
+                unnamed += u64::from(!symbolized.named[id.index()]);
             }
             account.frames += all * sample.count;
             account.unnamed += unnamed * sample.count;
@@ -330,7 +329,7 @@ impl Collector {
         Finished {
             profile: self.profile,
             account,
-            kernel_names,
+            symbolized,
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::{
     bpf::{self, BpfError, Flavour, Stacks},
     error::Explain,
     profile::{LabelKey, Profile},
-    symbolize::Inlines,
+    symbolize,
     target::{
         self, Pid, TargetError, TargetSpec, Targets, UserStacks,
         command::{ChildStdout, Command, CommandError, Prepared, Running},
@@ -53,8 +53,8 @@ pub struct Request {
     pub kernel_stacks: Stacks,
     /// Whether user stacks are taken.
     pub user_stacks: Stacks,
-    /// Whether lines and inlined calls are looked up.
-    pub inlines: Inlines,
+    /// How symbols are looked up.
+    pub symbols: symbolize::Settings,
     /// Labels to write; `None` for the default: none for one process, else comm and pid.
     pub labels: Option<Vec<LabelKey>>,
     /// The walker; `None` for the best.

@@ -451,14 +451,17 @@ impl Session {
         let Finished {
             mut profile,
             mut account,
-            kernel_names,
+            symbolized,
         } = self
             .collector
-            .finish(&self.objects, self.request.inlines, printed.as_ref());
+            .finish(&self.objects, self.request.symbols, printed.as_ref());
         if let Some(note) = self.running.as_mut().and_then(command_note) {
             notes.push(note);
         }
-        if kernel_names == KernelNames::Hidden {
+        if symbolized.without_lines > 0 {
+            notes.push(format!("{} addresses have names and no lines, as those would take more memory than symbols may have; try: ebpfprof --max-symbol-memory 1GiB", symbolized.without_lines));
+        }
+        if symbolized.kernel_names == KernelNames::Hidden {
             notes.push("the kernel hides its symbols, so its frames have no names; try: sudo sysctl kernel.kptr_restrict=0 kernel.perf_event_paranoid=1".to_owned());
         }
         account.count(&counts);

@@ -6,7 +6,7 @@ use std::{
     io::{self, BufRead, BufReader},
 };
 
-use super::line;
+use super::named_line;
 use crate::{
     bpf::KernelSymbols,
     profile::{LocationId, Mapping, MappingId, MappingKind, Profile, StringId},
@@ -221,7 +221,7 @@ pub(super) fn symbolize(
             None => profile.location_at(*id).mapping.is_some() || is_made_at_run_time(name),
         });
         if let Some(name) = printed.and_then(|names| names.get(address)).or(listed) {
-            let line = line(profile, name, None);
+            let line = named_line(profile, name);
             profile.set_lines(*id, vec![line]);
             named[id.index()] = true;
         }

@@ -5,20 +5,21 @@
 //! name, never a neighbour's.
 
 mod demangle;
+mod dwarf;
+mod elf_file;
 mod kernel;
+mod object;
+mod store;
+mod symbols;
 
-use std::{cell::LazyCell, collections::BTreeMap, path::Path};
-
-use blazesym::symbolize::{
-    CodeInfo, Input, Sym, Symbolized, Symbolizer,
-    source::{Elf, Source},
-};
+use std::collections::BTreeMap;
 
 pub use kernel::KernelNames;
 
+use self::dwarf::Frame;
 use crate::{
     bpf::KernelSymbols,
-    object::{CodeSections, ElfAddr, Object, ObjectId, Objects},
+    object::{ElfAddr, Object, ObjectId, Objects},
     profile::{FrameKind, Function, Line, LocationId, Profile, StringId},
 };
 
@@ -46,19 +47,52 @@ pub enum Inlines {
     Skip,
 }
 
+/// The memory of symbols of a run that asks for none, in bytes.
+pub const DEFAULT_SYMBOL_BYTES: u64 = 256 << 20;
+
+/// How symbols are looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Whether inlined calls and lines are.
+    pub inlines: Inlines,
+    /// Bytes of memory that they may take at one time. Names come first; what would need more has no
+    /// lines.
+    pub most_bytes: u64,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            inlines: Inlines::Resolve,
+            most_bytes: DEFAULT_SYMBOL_BYTES,
+        }
+    }
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Symbolized {
+    /// For each location, whether its function has a name of its own.
+    pub named: Vec<bool>,
+    /// Whether the kernel hid its names.
+    pub kernel_names: KernelNames,
+    /// Addresses whose lines would have taken more memory than symbols may have.
+    pub without_lines: usize,
+}
+
 /// Gives each location its lines. `origins[i]` belongs to the `i`th location; `printed` is what the
-/// kernel says of its addresses, where it can. Tells for each location whether its function has a
-/// name of its own, and whether the kernel hid its names.
+/// kernel says of its addresses, where it can.
 pub fn symbolize(
     profile: &mut Profile,
     origins: &[Origin],
     objects: &Objects,
-    inlines: Inlines,
+    settings: Settings,
     printed: Option<&KernelSymbols>,
-) -> (Vec<bool>, KernelNames) {
+) -> Symbolized {
     let mut named = vec![false; origins.len()];
     let mut by_object: BTreeMap<ObjectId, Vec<(LocationId, u64)>> = BTreeMap::new();
     let mut in_kernel = Vec::new();
+    let mut without_lines = 0;
     for (id, origin) in profile.location_ids().zip(origins) {
         match origin {
             Origin::Object(object, address) => {
@@ -70,147 +104,124 @@ pub fn symbolize(
         }
     }
     for (object, addresses) in by_object {
-        symbolize_object(
-            profile,
-            objects.get(object),
-            &addresses,
-            inlines,
-            &mut named,
-        );
+        let object = objects.get(object);
+        without_lines += symbolize_object(profile, object, &addresses, settings, &mut named);
     }
     let kernel_names = kernel::symbolize(profile, &in_kernel, printed, &mut named);
     name_the_rest(profile, origins, objects);
-    (named, kernel_names)
+    Symbolized {
+        named,
+        kernel_names,
+        without_lines,
+    }
 }
 
-/// One object at a time, with a symbolizer of its own: memory is that of one object's symbols.
+/// One object at a time: memory is that of one object's symbols. Gives the addresses whose lines would
+/// have taken too much of it.
 fn symbolize_object(
     profile: &mut Profile,
     object: &Object,
-    addresses: &[(LocationId, u64)],
-    inlines: Inlines,
+    locations: &[(LocationId, u64)],
+    settings: Settings,
     named: &mut [bool],
-) {
-    let Some(path) = object.kept_path() else {
-        return;
+) -> usize {
+    let Some(file) = object.unchanged_file() else {
+        return 0;
     };
-    let names = symbolizer(Inlines::Skip);
-    let symbols = match lookup(&names, &path, addresses, Inlines::Skip) {
-        Ok(symbols) => symbols,
-        Err(error) => {
-            log::debug!("{}: no symbols: {error}", object.path);
-            return;
+    let mut addresses: Vec<u64> = locations.iter().map(|(_, address)| *address).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let Some(told) = object::ask(object, file, &addresses, settings) else {
+        return 0;
+    };
+    for (id, address) in locations {
+        let frames = addresses
+            .binary_search(address)
+            .map(|at| &told.frames[at])
+            .expect("each address was asked for");
+        if frames.is_empty() {
+            continue;
         }
-    };
-    let lines = symbolizer(inlines);
-    let debug = match inlines {
-        Inlines::Resolve => lookup(&lines, &path, addresses, inlines).unwrap_or_else(|error| {
-            log::debug!("{}: no debug information: {error}", object.path);
-            Vec::new()
-        }),
-        Inlines::Skip => Vec::new(),
-    };
-    let file = object.unchanged_file();
-    let sections = LazyCell::new(|| file.map(CodeSections::read).unwrap_or_default());
-    let mut unnamed = Vec::new();
-    for (i, (id, address)) in addresses.iter().enumerate() {
-        let is_own = |symbol: &&Sym<'_>| is_of(symbol, *address, &sections);
-        let by_table = symbols.get(i).and_then(Symbolized::as_sym).filter(is_own);
-        let by_debug = debug.get(i).and_then(Symbolized::as_sym).filter(is_own);
-        let found = match (by_debug, by_table) {
-            (Some(debug), table) => lines_of(profile, debug, table),
-            (None, Some(table)) => lines_of(profile, table, None),
-            (None, None) => {
-                unnamed.push((*id, *address));
-                continue;
-            }
-        };
-        profile.set_lines(*id, found);
+        let lines = frames.iter().map(|frame| line(profile, frame)).collect();
+        profile.set_lines(*id, lines);
         named[id.index()] = true;
     }
-    if let Some(file) = file.filter(|_| !unnamed.is_empty()) {
-        let wanted: Vec<u64> = unnamed.iter().map(|(_, address)| *address).collect();
-        let names = sections.linkage_names(file, &wanted);
-        for (id, address) in unnamed {
-            if let Some(name) = names.get(&address) {
-                let line = line(profile, name, None);
-                profile.set_lines(id, vec![line]);
-                named[id.index()] = true;
-            }
+    told.too_long
+}
+
+/// A function that an address lies in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Named {
+    /// Its readable name.
+    pub name: String,
+    /// The source file; empty if unknown.
+    pub file: String,
+    /// The line in it; 0 if unknown.
+    pub line: u32,
+    /// The column; 0 if unknown.
+    pub column: u32,
+    /// The line that the function starts at; 0 if unknown.
+    pub start_line: u32,
+}
+
+/// The functions of addresses in an object, the innermost inlined call first; none where it does not
+/// tell.
+#[must_use]
+pub fn functions_at(object: &Object, addresses: &[ElfAddr], settings: Settings) -> Vec<Vec<Named>> {
+    let mut sorted: Vec<u64> = addresses.iter().map(|address| address.0).collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let file = object.unchanged_file();
+    let told = file.and_then(|file| object::ask(object, file, &sorted, settings));
+    let frames = told.map(|told| told.frames).unwrap_or_default();
+    let named = |frame: &Frame| {
+        let raw = frame.name.as_deref().unwrap_or_default();
+        Named {
+            name: demangle::readable(raw).unwrap_or_else(|| raw.to_owned()),
+            file: frame.place.file.clone(),
+            line: frame.place.line,
+            column: frame.place.column,
+            start_line: frame.start_line,
         }
-    }
+    };
+    let of_address = |address: &ElfAddr| {
+        let at = sorted.binary_search(&address.0).ok()?;
+        Some(frames.get(at)?.iter().map(named).collect())
+    };
+    let all = addresses.iter().map(of_address);
+    all.map(Option::unwrap_or_default).collect()
 }
 
-/// Whether a symbol is that of an address, and not of what lies before it. One that does not tell
-/// its size ends at the next one, and at the end of its section.
-fn is_of(symbol: &Sym<'_>, address: u64, sections: &CodeSections) -> bool {
-    symbol.size.is_some() || symbol.addr == address || sections.are_together(symbol.addr, address)
-}
-
-fn symbolizer(inlines: Inlines) -> Symbolizer {
-    let debug = inlines == Inlines::Resolve;
-    Symbolizer::builder()
-        .enable_demangling(false)
-        .enable_code_info(debug)
-        .enable_inlined_fns(debug)
-        .enable_auto_reload(false)
-        .build()
-}
-
-fn lookup<'a>(
-    symbolizer: &'a Symbolizer,
-    path: &Path,
-    addresses: &[(LocationId, u64)],
-    inlines: Inlines,
-) -> blazesym::Result<Vec<Symbolized<'a>>> {
-    let mut elf = Elf::new(path);
-    elf.debug_syms = inlines == Inlines::Resolve;
-    let addresses: Vec<u64> = addresses.iter().map(|(_, address)| *address).collect();
-    symbolizer.symbolize(&Source::Elf(elf), Input::VirtOffset(&addresses))
-}
-
-/// A symbol's lines, the innermost inlined call first. Slim debug information has no more than the
-/// last part of a name; `table` is what the symbol table says of the same address.
-fn lines_of(profile: &mut Profile, symbol: &Sym<'_>, table: Option<&Sym<'_>>) -> Vec<Line> {
-    let name = table
-        .filter(|table| is_full_name_of(&table.name, &symbol.name))
-        .map_or(&symbol.name, |table| &table.name);
-    let mut lines = vec![line(profile, name, symbol.code_info.as_deref())];
-    for inlined in &symbol.inlined {
-        lines.push(line(profile, &inlined.name, inlined.code_info.as_ref()));
-    }
-    lines.reverse();
-    lines
-}
-
-/// Whether `mangled` is a mangled name whose last part is `short`.
-fn is_full_name_of(mangled: &str, short: &str) -> bool {
-    demangle::readable(short).is_none()
-        && demangle::readable(mangled).is_some_and(|readable| readable.contains(short))
-}
-
-fn line(profile: &mut Profile, raw_name: &str, code: Option<&CodeInfo<'_>>) -> Line {
-    let readable = demangle::readable(raw_name);
-    let name = profile.string(readable.as_deref().unwrap_or(raw_name));
+/// A line of a location, with a readable name.
+fn line(profile: &mut Profile, frame: &Frame) -> Line {
+    let raw = frame.name.as_deref().unwrap_or("[unknown]");
+    let readable = demangle::readable(raw);
+    let name = profile.string(readable.as_deref().unwrap_or(raw));
     let system_name = match readable {
-        Some(_) => profile.string(raw_name),
+        Some(_) => profile.string(raw),
         None => StringId::EMPTY,
     };
-    let file = match code {
-        Some(code) => profile.string(&code.to_path().to_string_lossy()),
-        None => StringId::EMPTY,
-    };
+    let file = profile.string(&frame.place.file);
     let function = profile.function(Function {
         name,
         system_name,
         file,
-        start_line: 0,
+        start_line: frame.start_line,
     });
     Line {
         function,
-        line: code.and_then(|code| code.line).unwrap_or(0),
-        column: code.and_then(|code| code.column).map_or(0, u32::from),
+        line: frame.place.line,
+        column: frame.place.column,
     }
+}
+
+/// A line that has a name and nothing else.
+fn named_line(profile: &mut Profile, raw_name: &str) -> Line {
+    let frame = Frame {
+        name: Some(raw_name.to_owned()),
+        ..Frame::default()
+    };
+    line(profile, &frame)
 }
 
 /// A stand-in for each location that has no symbol: what the code lies in.

@@ -9,7 +9,6 @@
 //! at least a byte of the section, and common entries are read where they are, once.
 
 mod compile;
-mod debug_file;
 mod ends;
 mod go;
 mod layout;

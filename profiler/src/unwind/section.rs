@@ -3,7 +3,7 @@
 //! In: a file. Out: [`Sections`], with the call frame information in memory and nothing else of the
 //! file. Every size is the file's claim and is bounded before anything is allocated.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, path::Path};
+use std::{fs::File, io, iter, ops::Range, os::unix::fs::FileExt, path::Path};
 
 use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
 use object::{
@@ -16,10 +16,13 @@ use object::{
 };
 
 use super::{
-    CompileError, debug_file,
+    CompileError,
     unpack::{Packing, unpack},
 };
-use crate::object::file::{MOST_SEGMENTS, Notes};
+use crate::object::{
+    debug_file::{self, Places, SplitOff},
+    file::{MOST_SEGMENTS, Notes, in_memory},
+};
 
 /// The longest section read, in bytes. A browser of 200 MB of text has 15 MB.
 pub const MOST_FRAME_BYTES: u64 = 64 << 20;
@@ -136,9 +139,23 @@ impl Sections {
     ) -> Result<Self, CompileError> {
         let head = Head::read(file)?;
         match Self::of_head(&head, file) {
-            Err(CompileError::NoFrames) => debug_file::candidates(folder, &head, file, path)
-                .find_map(|debug| Self::of_debug_file(&head, &debug))
-                .ok_or(CompileError::NoFrames),
+            Err(CompileError::NoFrames) => {
+                let split = SplitOff {
+                    build_id: head.build_id.clone(),
+                    link: head.named.debuglink.and_then(|link| link.read(file).ok()),
+                };
+                let places = Places {
+                    folder,
+                    root: None,
+                    object: path,
+                };
+                let inside = || head.inside(file);
+                iter::once_with(inside)
+                    .flatten()
+                    .chain(debug_file::candidates(&split, places))
+                    .find_map(|debug| Self::of_debug_file(&head, &debug))
+                    .ok_or(CompileError::NoFrames)
+            }
             made => made,
         }
     }
@@ -201,6 +218,12 @@ pub(super) struct Head {
 }
 
 impl Head {
+    /// The file in `.gnu_debugdata`, in memory. Source: GDB's manual, "MiniDebugInfo".
+    fn inside(&self, file: &File) -> Option<File> {
+        let image = self.named.debugdata?.read(file).ok()?;
+        in_memory("debugdata", &image).ok()
+    }
+
     pub(super) fn read(file: &File) -> Result<Self, CompileError> {
         let cache = ReadCache::new(file);
         let header = Header::parse(&cache).map_err(CompileError::NotElf)?;

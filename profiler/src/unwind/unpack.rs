@@ -3,18 +3,13 @@
 //! In: what a file has, and how it says that it is compressed. Out: at most [`MOST_FRAME_BYTES`],
 //! however much more the data would make.
 
-use std::{
-    io::{Cursor, Read},
-    num::NonZeroUsize,
-};
-
 use object::{
     elf,
     read::{CompressedData, CompressionFormat},
 };
-use xz4rust::{XzDecoder, XzReader};
 
 use super::{CompileError, section::MOST_FRAME_BYTES};
+use crate::object::xz;
 
 /// How a section is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +30,6 @@ const ELF_HEADER_BYTES: usize = 24;
 const MOST_RATIO: u64 = 64;
 /// Bytes before the stream of a `.zdebug_` section.
 const GNU_HEADER_BYTES: usize = 12;
-/// The dictionary that the xz decoder begins with, in bytes.
-const XZ_FIRST_BYTES: usize = 64 << 10;
 
 /// The section as it was before it was compressed.
 pub(super) fn unpack(packing: Packing, packed: Vec<u8>) -> Result<Vec<u8>, CompileError> {
@@ -44,7 +37,7 @@ pub(super) fn unpack(packing: Packing, packed: Vec<u8>) -> Result<Vec<u8>, Compi
         Packing::None => Ok(packed),
         Packing::Elf => by_elf_header(&packed),
         Packing::Gnu => by_gnu_header(&packed),
-        Packing::Xz => xz(packed),
+        Packing::Xz => by_xz(packed),
     }
 }
 
@@ -76,15 +69,9 @@ fn first_word(header: &[u8]) -> [u8; 8] {
     std::array::from_fn(|i| header[i])
 }
 
-fn xz(packed: Vec<u8>) -> Result<Vec<u8>, CompileError> {
-    let decoder =
-        XzDecoder::in_heap_with_alloc_dict_size(XZ_FIRST_BYTES, MOST_FRAME_BYTES as usize);
-    let buffer = NonZeroUsize::MIN.saturating_add(XZ_FIRST_BYTES);
-    let reader = XzReader::new_with_buffer_size_and_decoder(Cursor::new(packed), buffer, decoder);
-    let mut unpacked = Vec::new();
-    // One byte more tells that there is more.
-    let read = reader.take(MOST_FRAME_BYTES + 1).read_to_end(&mut unpacked);
-    read.map_err(|_| CompileError::Compressed)?;
+fn by_xz(packed: Vec<u8>) -> Result<Vec<u8>, CompileError> {
+    let unpacked = xz::unpacked(packed, MOST_FRAME_BYTES as usize);
+    let unpacked = unpacked.map_err(|_| CompileError::Compressed)?;
     if unpacked.len() as u64 > MOST_FRAME_BYTES {
         return Err(CompileError::TooLong(unpacked.len() as u64));
     }

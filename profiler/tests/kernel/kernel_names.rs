@@ -11,7 +11,7 @@ use ebpfprof::{
     object::Objects,
     profile::{FrameKind, Profile},
     record::{self, Unwatched},
-    symbolize::{Inlines, KernelNames, Origin, symbolize},
+    symbolize::{Inlines, KernelNames, Origin, Settings, symbolize},
 };
 
 use crate::{
@@ -110,7 +110,8 @@ fn look_up(addresses: &BTreeSet<u64>, printed: Option<&KernelSymbols>) -> BTreeM
     }
     let origins: Vec<Origin> = addresses.iter().copied().map(Origin::Kernel).collect();
     let objects = Objects::default();
-    let (_, names) = symbolize(&mut profile, &origins, &objects, Inlines::Skip, printed);
+    let settings = Settings::default();
+    let names = symbolize(&mut profile, &origins, &objects, settings, printed).kernel_names;
     assert_eq!(names, KernelNames::Told);
     said_of(&profile)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ebpfprof::{
     bpf::{Flavour, Settings, Stacks},
     record::{DEFAULT_TABLE_BYTES, Request},
-    symbolize::Inlines,
+    symbolize::{self, Inlines},
     target::{Follow, Pid, TargetSpec},
 };
 
@@ -38,7 +38,10 @@ pub(crate) fn request(fixture: &Fixture, inlines: Inlines) -> Request {
         duration: Some(Duration::from_secs(1)),
         kernel_stacks: Stacks::Taken,
         user_stacks: Stacks::Taken,
-        inlines,
+        symbols: symbolize::Settings {
+            inlines,
+            ..symbolize::Settings::default()
+        },
         labels: None,
         flavour: None,
         table_bytes: DEFAULT_TABLE_BYTES,

@@ -1,9 +1,10 @@
-//! Finds what was split off an object: the files that may have its `.debug_frame`.
+//! Finds what was split off an object: the files that may have its symbols, its debug information
+//! and its `.debug_frame`.
 //!
 //! In: what the object says of itself, and where it is. Out: open files that belong to it, by build
 //! id, or by checksum where it has none.
 //!
-//! Source: GDB's manual, "Debugging Information in Separate Files" and "MiniDebugInfo".
+//! Source: GDB's manual, "Debugging Information in Separate Files".
 
 use std::{
     ffi::OsStr,
@@ -16,51 +17,66 @@ use std::{
 
 use crc32fast::Hasher;
 
-use super::section::Head;
-use crate::object::file::{in_memory, open_regular};
+use super::{elf, file::open_regular, root::Root};
 
 /// Where distributions put debug files.
-pub(super) const DEBUG_FOLDER: &str = "/usr/lib/debug";
+pub(crate) const DEBUG_FOLDER: &str = "/usr/lib/debug";
 /// The largest file whose checksum is computed, in bytes.
 const MOST_CHECKED_BYTES: u64 = 1 << 30;
 /// Bytes read at a time for it.
 const CHECKED_AT_ONCE: usize = 64 << 10;
 
-/// The files that may have an object's call frame information, likeliest first. Each is opened when
-/// it is asked for. `folder` is where the host's debug files are.
-pub(super) fn candidates<'a>(
-    folder: &'a Path,
-    head: &'a Head,
-    file: &'a File,
-    path: Option<&'a Path>,
+/// What an object says of the file with what was split off it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SplitOff {
+    pub(crate) build_id: Option<Vec<u8>>,
+    /// The bytes of `.gnu_debuglink`.
+    pub(crate) link: Option<Vec<u8>>,
+}
+
+/// Where to look for it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Places<'a> {
+    /// Where debug files are, on the host and in the root.
+    pub(crate) folder: &'a Path,
+    /// The root of the processes that run the object, if it is not ours.
+    pub(crate) root: Option<&'a Root>,
+    /// Where they have the object.
+    pub(crate) object: Option<&'a Path>,
+}
+
+impl Places<'_> {
+    /// Opens a path, as the processes see it and as we do. The caller finds out which is right.
+    pub(crate) fn open<'a>(&'a self, path: &'a Path) -> impl Iterator<Item = File> + 'a {
+        let theirs = self.root.and_then(|root| root.open(path).ok());
+        let ours = iter::once_with(move || open_regular(path).ok());
+        theirs.into_iter().chain(ours.flatten())
+    }
+}
+
+/// The files that belong to an object, likeliest first. Each is opened when it is asked for.
+pub(crate) fn candidates<'a>(
+    split: &'a SplitOff,
+    places: Places<'a>,
 ) -> impl Iterator<Item = File> + 'a {
-    let inside = iter::once_with(move || inside(head, file)).flatten();
     let by_build_id = iter::once_with(move || {
-        let debug = open_regular(&path_by_build_id(folder, head.build_id.as_deref()?)).ok()?;
-        has_build_id(&debug, head).then_some(debug)
+        let path = path_by_build_id(places.folder, split.build_id.as_deref()?);
+        places.open(&path).find(|debug| has_build_id(debug, split))
     });
     let by_link = iter::once_with(move || {
-        let link = Link::read(head, file)?;
-        let paths = link.paths(folder, path?);
-        paths.into_iter().find_map(|path| {
-            let debug = open_regular(&path).ok()?;
-            let is_it = match head.build_id {
-                Some(_) => has_build_id(&debug, head),
-                None => checksum(&debug) == Some(link.checksum),
-            };
-            is_it.then_some(debug)
-        })
+        let link = Link::parse(split.link.as_deref()?)?;
+        let paths = link.paths(places.folder, places.object?);
+        let is_it = |debug: &File| match split.build_id {
+            Some(_) => has_build_id(debug, split),
+            None => checksum(debug) == Some(link.checksum),
+        };
+        paths.iter().find_map(|path| places.open(path).find(is_it))
     });
-    inside.chain(by_build_id.flatten()).chain(by_link.flatten())
+    by_build_id.flatten().chain(by_link.flatten())
 }
 
-/// The file in `.gnu_debugdata`, in memory.
-fn inside(head: &Head, file: &File) -> Option<File> {
-    let image = head.named.debugdata?.read(file).ok()?;
-    in_memory("debugdata", &image).ok()
-}
-
-fn path_by_build_id(folder: &Path, build_id: &[u8]) -> PathBuf {
+/// Where debug files are put by the build id of what they were split off.
+pub(crate) fn path_by_build_id(folder: &Path, build_id: &[u8]) -> PathBuf {
     let mut path = folder.join(".build-id").into_os_string();
     for (i, byte) in build_id.iter().enumerate() {
         let slash = if i < 2 { "/" } else { "" };
@@ -70,8 +86,9 @@ fn path_by_build_id(folder: &Path, build_id: &[u8]) -> PathBuf {
     path.into()
 }
 
-fn has_build_id(debug: &File, head: &Head) -> bool {
-    Head::read(debug).is_ok_and(|debug| debug.build_id == head.build_id)
+fn has_build_id(debug: &File, split: &SplitOff) -> bool {
+    let wanted = split.build_id.as_deref().map(elf::hex);
+    elf::read(debug).is_ok_and(|debug| debug.build_id == wanted)
 }
 
 /// What `.gnu_debuglink` says.
@@ -82,10 +99,6 @@ struct Link {
 }
 
 impl Link {
-    fn read(head: &Head, file: &File) -> Option<Self> {
-        Self::parse(&head.named.debuglink?.read(file).ok()?)
-    }
-
     /// A name, zeros up to a multiple of four, a checksum.
     fn parse(section: &[u8]) -> Option<Self> {
         let end = section.iter().position(|byte| *byte == 0)?;

@@ -1,0 +1,293 @@
+//! What one object says of its addresses: names, lines, inlined calls.
+//!
+//! In: an object with its kept file, and addresses in it. Out: the functions of each. Names come from
+//! the first of these that has one: `.symtab`, `.gnu_debugdata`, the debug file, `.dynsym`, entries of
+//! linkage. Lines and inlined calls come from DWARF, for the addresses asked for alone.
+
+use std::{
+    cell::LazyCell,
+    fs::File,
+    ops::Deref,
+    path::{Path, PathBuf},
+};
+
+use super::{
+    Inlines, Settings, demangle,
+    dwarf::{Debug, Frame, SplitFiles},
+    elf_file::{ElfFile, Part},
+    store::Limit,
+    symbols::{self, Completeness, SymbolName},
+};
+use crate::object::{
+    CodeSections, Object,
+    debug_file::{self, DEBUG_FOLDER, Places, SplitOff},
+    file::in_memory,
+    hex, xz,
+};
+
+/// The largest `.gnu_debugdata` unpacked, in bytes.
+const MOST_DEBUGDATA_BYTES: usize = 64 << 20;
+
+/// What an object says.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    /// The frames of each address, the innermost inlined call first; empty if it has no name.
+    pub(super) frames: Vec<Vec<Frame>>,
+    /// Addresses whose lines would take more memory than symbols may have.
+    pub(super) too_long: usize,
+}
+
+/// An object while it is asked.
+struct Source<'a> {
+    path: &'a Path,
+    root: Option<&'a crate::object::Root>,
+    file: &'a File,
+    elf: ElfFile,
+    limit: Limit,
+}
+
+/// Asks an object of some addresses, which are sorted.
+pub(super) fn ask(
+    object: &Object,
+    file: &File,
+    addresses: &[u64],
+    settings: Settings,
+) -> Option<Told> {
+    let kept = file.try_clone().ok()?;
+    let elf = match ElfFile::read(kept) {
+        Ok(elf) => elf,
+        Err(error) => {
+            log::debug!("{}: no symbols: {error}", object.path);
+            return None;
+        }
+    };
+    let source = Source {
+        path: Path::new(&object.path),
+        root: object.root.as_deref(),
+        file,
+        elf,
+        // A few pieces are in memory at one time: a unit's entries, its lines, texts.
+        limit: Limit {
+            bytes: settings.most_bytes / 4,
+        },
+    };
+    Some(source.ask(object, addresses, settings))
+}
+
+impl Source<'_> {
+    fn ask(&self, object: &Object, addresses: &[u64], settings: Settings) -> Told {
+        let sections = CodeSections::read(self.file);
+        let debug_file = LazyCell::new(|| self.debug_file());
+        let mut names = Names {
+            addresses,
+            sections: &sections,
+            found: vec![None; addresses.len()],
+        };
+        self.name(&mut names, &debug_file);
+        let (mut frames, mut too_long) = (vec![Vec::new(); addresses.len()], 0);
+        if settings.inlines == Inlines::Resolve {
+            let has_debug = |elf: &&ElfFile| elf.has_debug(Part::Whole);
+            let elf = Some(&self.elf).filter(has_debug);
+            let elf = elf.or_else(|| debug_file.as_ref().filter(has_debug));
+            if let Some(elf) = elf {
+                let code_start = first_code(object);
+                (frames, too_long) = self.lines(elf, code_start, addresses);
+            }
+        }
+        let unnamed: Vec<u64> = (addresses.iter().zip(&names.found).zip(&frames))
+            .filter(|((_, name), frames)| name.is_none() && frames.iter().all(|f| f.name.is_none()))
+            .map(|((address, _), _)| *address)
+            .collect();
+        let linkage = sections.linkage_names(self.file, &unnamed);
+        let frames = (addresses.iter().zip(names.found).zip(frames))
+            .map(|((address, name), frames)| {
+                joined(frames, name.or_else(|| linkage_name(linkage.get(address)?)))
+            })
+            .collect();
+        Told { frames, too_long }
+    }
+
+    /// Names addresses by tables of symbols.
+    fn name(&self, names: &mut Names<'_>, debug_file: &dyn Deref<Target = Option<ElfFile>>) {
+        names.take(&self.elf, Completeness::All);
+        if names.is_done() {
+            return;
+        }
+        if let Some(inside) = self.inside() {
+            names.take(&inside, Completeness::All);
+        }
+        if !names.is_done()
+            && self.elf.symbols.is_none()
+            && let Some(debug) = &**debug_file
+        {
+            names.take(debug, Completeness::All);
+        }
+        names.take(&self.elf, Completeness::Exported);
+    }
+
+    /// The file in `.gnu_debugdata`.
+    fn inside(&self) -> Option<ElfFile> {
+        let packed = self.elf.small(self.elf.debugdata?).ok()?;
+        let image = xz::unpacked(packed, MOST_DEBUGDATA_BYTES).ok()?;
+        ElfFile::read(in_memory("debugdata", &image).ok()?).ok()
+    }
+
+    fn places(&self) -> Places<'_> {
+        Places {
+            folder: Path::new(DEBUG_FOLDER),
+            root: self.root,
+            object: Some(self.path),
+        }
+    }
+
+    fn debug_file(&self) -> Option<ElfFile> {
+        let link = self
+            .elf
+            .debuglink
+            .and_then(|link| self.elf.small(link).ok());
+        let split = SplitOff {
+            build_id: self.elf.build_id.clone(),
+            link,
+        };
+        debug_file::candidates(&split, self.places()).find_map(|file| ElfFile::read(file).ok())
+    }
+
+    /// Lines and inlined calls.
+    fn lines(&self, elf: &ElfFile, code_start: u64, addresses: &[u64]) -> (Vec<Vec<Frame>>, usize) {
+        let places = self.places();
+        let open = |path: &str| places.open(Path::new(path)).next();
+        let mut package = self.path.as_os_str().to_owned();
+        package.push(".dwp");
+        let package = places.open(&PathBuf::from(package)).next();
+        let split = SplitFiles::new(package, &open, self.limit);
+        let shared = self.shared(elf);
+        let resolved = Debug::open(elf, shared.as_ref(), split, code_start, self.limit)
+            .and_then(|debug| debug.resolve(addresses));
+        match resolved {
+            Ok(found) => (found.frames, found.too_long),
+            Err(error) => {
+                log::debug!("{}: no debug information: {error}", self.path.display());
+                (vec![Vec::new(); addresses.len()], 0)
+            }
+        }
+    }
+
+    /// The file that a debug file shares with others. Source: dwz(1); its section holds a path and
+    /// the build id of the file.
+    fn shared(&self, elf: &ElfFile) -> Option<ElfFile> {
+        let section = elf.small(elf.debugaltlink?).ok()?;
+        let end = section.iter().position(|byte| *byte == 0)?;
+        let path = std::str::from_utf8(&section[..end]).ok()?;
+        let build_id = &section[end + 1..];
+        let mut paths = Vec::new();
+        if path.starts_with('/') {
+            paths.push(PathBuf::from(path));
+        } else if let Ok(debug) = std::fs::read_link(format!(
+            "/proc/self/fd/{}",
+            std::os::fd::AsRawFd::as_raw_fd(&*elf.file)
+        )) {
+            paths.extend(debug.parent().map(|folder| folder.join(path)));
+        }
+        paths.push(debug_file::path_by_build_id(
+            Path::new(DEBUG_FOLDER),
+            build_id,
+        ));
+        let places = self.places();
+        let files = paths.iter().flat_map(|path| places.open(path));
+        files
+            .filter_map(|file| ElfFile::read(file).ok())
+            .find(|shared| shared.build_id.as_deref().map(hex) == Some(hex(build_id)))
+    }
+}
+
+/// Names as they are found.
+struct Names<'a> {
+    addresses: &'a [u64],
+    sections: &'a CodeSections,
+    found: Vec<Option<SymbolName>>,
+}
+
+impl Names<'_> {
+    fn is_done(&self) -> bool {
+        self.found.iter().all(Option::is_some)
+    }
+
+    /// Takes what a file's table has for those that have no name yet.
+    fn take(&mut self, elf: &ElfFile, completeness: Completeness) {
+        let table = match completeness {
+            Completeness::All => elf.symbols,
+            Completeness::Exported => elf.dynamic_symbols,
+        };
+        let Some(table) = table else { return };
+        let unnamed = |(_, name): &(&u64, &Option<SymbolName>)| name.is_none();
+        let wanted = self.addresses.iter().zip(&self.found).filter(unnamed);
+        let wanted: Vec<u64> = wanted.map(|(address, _)| *address).collect();
+        if wanted.is_empty() {
+            return;
+        }
+        match symbols::names(elf, table, completeness, &wanted, self.sections) {
+            Ok(names) => {
+                let slots = self.found.iter_mut().filter(|name| name.is_none());
+                for (slot, name) in slots.zip(names) {
+                    *slot = name;
+                }
+            }
+            Err(error) => log::debug!("a table of symbols: {error}"),
+        }
+    }
+}
+
+/// The name of an entry of linkage.
+fn linkage_name(text: &str) -> Option<SymbolName> {
+    Some(SymbolName {
+        text: text.to_owned(),
+        is_public: false,
+    })
+}
+
+/// The frames of an address, of which the outermost may have a better name in a table of symbols.
+fn joined(mut frames: Vec<Frame>, table: Option<SymbolName>) -> Vec<Frame> {
+    match (frames.last_mut(), table) {
+        (None, None) => Vec::new(),
+        (None, Some(table)) => vec![Frame {
+            name: Some(table.text),
+            ..Frame::default()
+        }],
+        (Some(outermost), Some(table)) => {
+            if outermost
+                .name
+                .as_ref()
+                .is_none_or(|name| is_better(&table, name))
+            {
+                outermost.name = Some(table.text);
+            }
+            frames
+        }
+        (Some(outermost), None) => {
+            if outermost.name.is_none() {
+                frames.clear();
+            }
+            frames
+        }
+    }
+}
+
+/// Whether a symbol's name says more than that of the debug information. Slim debug information has
+/// no more than the last part of a name; and libraries have functions by names of their own, such as
+/// `__GI_abort`, that others know by another one, `abort`.
+fn is_better(symbol: &SymbolName, name: &str) -> bool {
+    is_full_name_of(&symbol.text, name)
+        || (symbol.is_public && name.contains(&symbol.text) && demangle::readable(name).is_none())
+}
+
+/// Whether `mangled` is a mangled name whose last part is `short`.
+fn is_full_name_of(mangled: &str, short: &str) -> bool {
+    demangle::readable(short).is_none()
+        && demangle::readable(mangled).is_some_and(|readable| readable.contains(short))
+}
+
+/// The first address of an object's code.
+fn first_code(object: &Object) -> u64 {
+    let code = object.segments.iter().filter(|segment| segment.is_code);
+    code.map(|segment| segment.address).min().unwrap_or(0)
+}
