@@ -13,7 +13,7 @@ use crate::{
     bpf::{KernelSymbols, Sample},
     object::{Bias, ElfAddr, ObjectId, Objects},
     process::{Mapping as ProcessMapping, Processes, UserPlace, UserStack},
-    profile::{self, FrameKind, LocationId, MappingId, MappingKind, Profile},
+    profile::{self, FrameKind, LocationId, MappingId, MappingKind, Profile, StringId},
     symbolize::{Inlines, KernelNames, Origin, symbolize},
     target::Pid,
 };
@@ -236,6 +236,37 @@ impl Collector {
             bias,
             mapping,
         }
+    }
+
+    /// Adds the main executable's mapping if no sample lies in it: what was profiled is known all
+    /// the same. `main` is the process that has it.
+    pub(super) fn add_main(&mut self, main: Option<Pid>, known: Known<'_>) {
+        let is_main = |mapping: &profile::Mapping| mapping.kind == MappingKind::Main;
+        let Some(path) = self.main_path.clone() else {
+            return;
+        };
+        if self.profile.mappings().iter().any(is_main) {
+            return;
+        }
+        let mapped = main
+            .into_iter()
+            .flat_map(|pid| known.processes.mappings(pid));
+        let mut objects = mapped.filter_map(|mapping| Some((mapping, mapping.object?)));
+        let found = objects.find(|(_, object)| known.objects.get(*object).path == path);
+        if let Some((mapping, object)) = found {
+            self.represent(mapping, object, known.objects);
+            return;
+        }
+        // It has ended, or its mappings were never asked for.
+        let path = self.profile.string(&path);
+        self.profile.mapping(profile::Mapping {
+            kind: MappingKind::Main,
+            start: 0,
+            limit: 0,
+            file_offset: 0,
+            path,
+            build_id: StringId::EMPTY,
+        });
     }
 
     /// The kernel addresses that are to be named.
