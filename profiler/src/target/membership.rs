@@ -79,14 +79,7 @@ impl Memberships {
             return id.clone();
         }
         let rows = self.procfs.cgroups(pid).unwrap_or_default();
-        let of_v1 = rows.lines().filter_map(|row| row.split_once(':'));
-        let mut of_v1 = of_v1.filter_map(|(_, row)| row.split_once(':'));
-        let id = of_v1.find_map(|(controllers, path)| {
-            let path = path.strip_suffix(" (deleted)").unwrap_or(path);
-            let container = outermost_container(Path::new(path))?;
-            // The row of version 2 has no controllers. It is true of now, the id of the sample's time.
-            (!controllers.is_empty()).then(|| container.to_owned())
-        });
+        let id = container_in_v1(&rows).map(str::to_owned);
         self.processes.insert(pid, (time_ns, id.clone()));
         id
     }
@@ -125,6 +118,25 @@ impl Memberships {
         let mounts = self.mounts.iter();
         mounts.filter(|mount| mount.version == Version::V2)
     }
+}
+
+/// The container that the cgroups of version 1 tell, unless they tell of several.
+fn container_in_v1(rows: &str) -> Option<&str> {
+    let mut found = None;
+    for row in rows.lines() {
+        let (controllers, path) = row.split_once(':')?.1.split_once(':')?;
+        let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+        // The row of version 2 has no controllers. It is true of now, the id of the sample's time.
+        let is_v1 = !controllers.is_empty();
+        let Some(container) = outermost_container(Path::new(path)).filter(|_| is_v1) else {
+            continue;
+        };
+        if found.is_some_and(|other| other != container) {
+            return None;
+        }
+        found = Some(container);
+    }
+    found
 }
 
 /// The container that a cgroup belongs to. Of containers in containers it is the outermost: what a
@@ -226,6 +238,7 @@ mod tests {
             (7, "5:cpu,cpuacct:/\n4:memory:/docker/IDA\n0::/\n"),
             (8, "4:memory:/user.slice\n0::/docker-IDA.scope\n"),
             (9, "4:memory:/docker/IDA (deleted)\n"),
+            (11, &format!("4:memory:/docker/IDA\n5:cpu:/docker/{B}\n")),
         ];
         let mut host = host(&trees, &rows);
         let root = id_of(&trees, "unified");
@@ -234,6 +247,7 @@ mod tests {
         assert_eq!(host.container(Pid(8), root, 0), None);
         assert_eq!(host.container(Pid(9), root, 0).as_deref(), Some(A));
         assert_eq!(host.container(Pid(10), root, 0), None);
+        assert_eq!(host.container(Pid(11), root, 0), None, "they differ");
     }
 
     #[test]
