@@ -1,12 +1,12 @@
 //! Labels, as pprof shows them, filters by them and groups by them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::{
     cgroups::{TestCgroup, mount_point},
     fixture::Fixture,
     pprof::PprofSample,
-    reader::Reader,
+    reader::{Reader, spoken},
     recording::record,
     subject, turn,
 };
@@ -48,21 +48,36 @@ fn labels_are_shown_and_filtered_and_grouped_by() {
             (format!("thread=worker-1 {}", tid - 1), "spin_1", "spin_2"),
             ("comm=worker-0".to_owned(), "spin_0", "spin_3"),
         ] {
-            let top = reader.show(&["-top", &format!("-tagfocus={focus}")], &[&file]);
+            let top = focused(&reader, &focus, &file);
             assert!(
                 top.contains(function) && !top.contains(other),
                 "{focus}:\n{top}"
             );
         }
-        let all = reader.show(&["-top", &format!("-tagfocus=pid={pid}")], &[&file]);
+        let all = focused(&reader, &format!("pid={pid}"), &file);
         assert!((0..4).all(|n| all.contains(&format!("spin_{n}"))), "{all}");
         check_roots(&reader, &file, tid);
     }
 }
 
+/// What `-top` shows of the samples with a label. That a number is taken for a range of numbers is
+/// what labels that are numbers are for; pprof says so whenever it does.
+#[track_caller]
+fn focused(reader: &Reader, focus: &str, file: &Path) -> String {
+    let argument = format!("-tagfocus={focus}");
+    let finished = reader.read(&["-top", &argument], &[file]);
+    let (_, value) = focus.split_once('=').unwrap();
+    let note = format!("tagfocus:Interpreted '{value}' as range, not regexp");
+    let said = spoken(&finished.stderr);
+    let is_number = value.parse::<u32>().is_ok();
+    let expected: &[&str] = if is_number { &[&note] } else { &[] };
+    assert!(finished.code == Some(0) && said == expected, "{said:?}");
+    String::from_utf8(finished.stdout).unwrap()
+}
+
 /// Labels become the outermost frames.
 #[track_caller]
-fn check_roots(reader: &Reader, file: &std::path::Path, tid: i64) {
+fn check_roots(reader: &Reader, file: &Path, tid: i64) {
     let tree = reader.show(&["-traces", "-tagroot=comm,thread"], &[file]);
     let root = format!("worker-2 {tid}");
     let lines: Vec<&str> = tree.lines().map(str::trim).collect();

@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod base;
 #[path = "../kernel/bpf_ids.rs"]
 #[allow(dead_code, reason = "the kernel tests use the rest")]
 mod bpf_ids;
@@ -22,7 +23,9 @@ mod fixture_path;
 #[allow(dead_code, reason = "the kernel tests use the rest")]
 mod folded;
 mod labels;
+mod lines;
 mod matrix;
+mod optimize;
 mod pages;
 #[path = "../kernel/pprof.rs"]
 #[allow(dead_code, reason = "the kernel tests use the rest")]

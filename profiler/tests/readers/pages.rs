@@ -32,7 +32,12 @@ pub(crate) fn check(reader: &Reader, subject: &Subject, profile: &Path) {
         TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok()
     });
     let get = |path: &str| get(address, path);
-    let about_hot = |page: &str| format!("/ui/{page}?f={}", subject.hot.replace('\\', "%5C"));
+    let escaped = [('\\', "%5C"), ('[', "%5B"), (']', "%5D")]
+        .into_iter()
+        .fold(subject.hot.to_owned(), |text, (c, code)| {
+            text.replace(c, code)
+        });
+    let about_hot = |page: &str| format!("/ui/{page}?f={escaped}");
     let pages = ["/", "/ui/flamegraph", "/ui/top"].map(str::to_owned);
     // Before 2025 the call graph was the first page, without a name.
     let graph = match reader.age {
@@ -46,7 +51,7 @@ pub(crate) fn check(reader: &Reader, subject: &Subject, profile: &Path) {
         let page = get(path);
         let text = String::from_utf8_lossy(&page.body);
         assert!(
-            page.status == 200 && text.contains(subject.hot_name()),
+            page.status == 200 && text.contains(&subject.hot_name()),
             "{:?} pprof, {path}: {} {text}",
             reader.age,
             page.status
@@ -66,7 +71,7 @@ fn check_source(reader: &Reader, subject: &Subject, page: &Page) {
     let text = String::from_utf8_lossy(&page.body);
     let is_wanted = subject.source_view.contains(&reader.age);
     assert!(
-        page.status == 200 && (!is_wanted || text.contains(subject.hot_name())),
+        page.status == 200 && (!is_wanted || text.contains(&subject.hot_name())),
         "{:?} pprof, {}: {} {text}",
         reader.age,
         subject.name,
