@@ -76,6 +76,8 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
+        // What V8 leaves behind; other programs have none.
+        let _ = std::fs::remove_file(format!("/tmp/perf-{}.map", self.pid()));
         if let Self::Silent(child) = self {
             // Both fail when it has ended and was waited for.
             let _ = child.kill();
@@ -104,6 +106,8 @@ impl Subject {
             "node" => {
                 let mut node = Command::new("node");
                 node.args(["--perf-basic-prof", "--interpreted-frames-native-stack"]);
+                // The second switches a log on, which would be written where the test runs.
+                node.args(["--no-logfile-per-isolate", "--logfile=/dev/null"]);
                 node.arg(source("hot.js"));
                 node
             }
