@@ -3,7 +3,10 @@
 //! One program is a `.c` file, a `.rs` file, or a folder `go-…`, compiled with frame pointers. The
 //! programs of [`BARE`] have none: they are made from the same sources and those in
 //! `fixtures/bare/`, one source in several ways, into `target/fixtures/bare/`. A program is compiled
-//! again when its source, a header or the command that compiles it has changed.
+//! again when its source, a header or the command that compiles it has changed. Those that readers
+//! of profiles are shown are in [`readers`].
+
+mod readers;
 
 use std::{
     env, fs,
@@ -16,6 +19,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     process::{run, words},
+    tools,
     workspace::Workspace,
 };
 
@@ -203,6 +207,7 @@ struct Build {
 
 /// Compiles what is not up to date.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+    tools::ensure(workspace)?;
     let source = workspace.root().join("fixtures");
     let target = workspace.target("fixtures")?;
     let bare_target = workspace.target("fixtures/bare")?;
@@ -220,6 +225,7 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
         BARE.iter()
             .map(|bare| bare_compilation(bare, &source, &bare_target)),
     );
+    builds.extend(readers::builds(workspace)?);
     let mut compiled = 0;
     for build in &mut builds {
         compiled += u32::from(build.run_if_stale(workspace, header)?);
@@ -280,17 +286,7 @@ fn compilation(path: &Path, target: &Path) -> Option<Build> {
             rustc
         }
         None if path.is_dir() && name.to_str()?.starts_with("go-") => {
-            let mut go = Command::new("go");
-            // The folder may be another user's, and the network may be absent.
-            go.args(["build", "-buildvcs=false", "-o"])
-                .arg(&program)
-                .arg(".")
-                .current_dir(path)
-                .env("GOFLAGS", "")
-                .env("GOPROXY", "off")
-                .env("GOTOOLCHAIN", "local")
-                .env("CGO_ENABLED", "0");
-            go
+            go_build(Command::new("go"), &[], path, &program)
         }
         _ => return None,
     };
@@ -302,6 +298,22 @@ fn compilation(path: &Path, target: &Path) -> Option<Build> {
         command,
         headers: SectionHeaders::Kept,
     })
+}
+
+/// How to compile a folder of Go.
+fn go_build(mut go: Command, flags: &[&str], folder: &Path, program: &Path) -> Command {
+    // The folder may be another user's, and the network may be absent.
+    go.args(["build", "-buildvcs=false"])
+        .args(flags)
+        .arg("-o")
+        .arg(program)
+        .arg(".")
+        .current_dir(folder)
+        .env("GOFLAGS", "")
+        .env("GOPROXY", "off")
+        .env("GOTOOLCHAIN", "local")
+        .env("CGO_ENABLED", "0");
+    go
 }
 
 /// How to compile one program without frame pointers.

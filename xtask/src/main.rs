@@ -22,6 +22,7 @@ mod rust_view;
 mod test;
 mod tidy;
 mod toolchain;
+mod tools;
 mod workspace;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -81,6 +82,8 @@ enum Verb {
     },
     /// Checks the rules of the house style that a program can check.
     Tidy,
+    /// Gets the programs that the tests call and no distribution has: the newest Go and its pprof.
+    Tools,
     /// Compares the unwind table of every ELF file of this machine with direct evaluation.
     UnwindAudit {
         /// Look below these folders instead of where programs and libraries are.
@@ -128,6 +131,7 @@ fn run(arguments: Arguments) -> Result<()> {
         Verb::Test { quick: false } => test::run(&workspace, Extent::Whole),
         Verb::Test { quick: true } => test::run(&workspace, Extent::Quick),
         Verb::Tidy => tidy::run(&workspace),
+        Verb::Tools => tools::ensure(&workspace),
         Verb::UnwindAudit { path, quick } => {
             let addresses = match quick {
                 true => audit::Addresses::Random,

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     ebpf, fixtures, packages,
     process::{cargo, find, is_root, run as run_command, run_watched},
-    tidy,
+    tidy, tools,
     workspace::Workspace,
 };
 
@@ -33,10 +33,11 @@ pub(crate) enum Extent {
 type Action = fn(&Workspace) -> Result<()>;
 
 /// The steps of a run, cheap ones first; the flag says whether a quick run has them too.
-const STEPS: [(&str, Extent, Action); 8] = [
+const STEPS: [(&str, Extent, Action); 9] = [
     ("needed programs", Extent::Quick, |_| {
         packages::ensure_for_tests()
     }),
+    ("tools", Extent::Quick, tools::ensure),
     ("formatting", Extent::Quick, formatting),
     ("house style", Extent::Quick, tidy::run),
     ("clippy", Extent::Quick, clippy),

@@ -254,7 +254,7 @@ pub(super) struct RecordArgs {
     /// Overwrite files that exist
     #[arg(long, help_heading = "Output")]
     pub(super) force: bool,
-    /// Label samples with these: comm, pid, tid, cpu, cgroup. Default: none for one process or a command, else comm,pid
+    /// Label samples with these: comm, pid, tid, cpu, cgroup, container, thread. Default: none for one process or a command, else comm,pid
     #[arg(
         long,
         value_name = "LIST",

@@ -503,6 +503,12 @@ impl Processes {
         now.or_else(|| process.before_exec.of_object(object, address))
     }
 
+    /// What a process maps, by address; nothing for an unknown process.
+    pub fn mappings(&self, pid: Pid) -> impl Iterator<Item = &Mapping> {
+        let process = self.processes.get(&pid);
+        process.into_iter().flat_map(|process| process.space.iter())
+    }
+
     /// Gives the kernel side the tables it lacks, and takes back those of processes that ended a
     /// while ago. Tells which those are: their pids may be given to others.
     pub fn publish(

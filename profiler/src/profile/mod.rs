@@ -164,11 +164,23 @@ pub enum LabelKey {
     Cpu,
     /// Path of the cgroup in the cgroup v2 tree.
     Cgroup,
+    /// ID or name of the container.
+    Container,
+    /// Name and id of the thread in one text, to group by.
+    Thread,
 }
 
 impl LabelKey {
     /// Every key.
-    pub const ALL: [Self; 5] = [Self::Comm, Self::Pid, Self::Tid, Self::Cpu, Self::Cgroup];
+    pub const ALL: [Self; 7] = [
+        Self::Comm,
+        Self::Pid,
+        Self::Tid,
+        Self::Cpu,
+        Self::Cgroup,
+        Self::Container,
+        Self::Thread,
+    ];
 
     /// The key as it stands in files and on the command line.
     #[must_use]
@@ -179,6 +191,8 @@ impl LabelKey {
             Self::Tid => "tid",
             Self::Cpu => "cpu",
             Self::Cgroup => "cgroup",
+            Self::Container => "container",
+            Self::Thread => "thread",
         }
     }
 }

@@ -1,29 +1,22 @@
 //! From samples to a profile: each frame becomes a location, equal stacks are counted.
 
-use std::{collections::BTreeMap, os::unix::fs::MetadataExt, time::SystemTime};
+use std::{collections::BTreeMap, time::SystemTime};
 
 use foldhash::HashMap;
 use profiler_common::stop::StopReason;
 
-use super::account::Account;
+use super::{
+    account::Account,
+    labels::{LabelSettings, Labeller},
+};
 use crate::{
-    bpf::{Comm, KernelSymbols, Sample},
+    bpf::{KernelSymbols, Sample},
     object::{Bias, ElfAddr, ObjectId, Objects},
     process::{Mapping as ProcessMapping, Processes, UserPlace, UserStack},
-    profile::{
-        self, FrameKind, Label, LabelKey, LabelValue, LocationId, MappingId, MappingKind, Profile,
-        StringId,
-    },
+    profile::{self, FrameKind, LocationId, MappingId, MappingKind, Profile, StringId},
     symbolize::{self, Origin, Symbolized, symbolize},
     target::Pid,
 };
-
-/// What samples are sorted by, beyond their stacks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LabelSettings {
-    /// The labels that formats write, and so the ones that keep samples apart. The comm always is.
-    pub shown: Vec<LabelKey>,
-}
 
 /// A mapping that stands for an object, wherever else it is mapped: so the same code in two
 /// processes is one location.
@@ -56,10 +49,8 @@ pub(super) struct Collector {
     representatives: HashMap<ObjectId, Vec<Representative>>,
     /// The locations of places that a representative was found for.
     places: HashMap<(ObjectId, ElfAddr), LocationId>,
-    comms: HashMap<Comm, StringId>,
-    shown: Vec<LabelKey>,
+    labeller: Labeller,
     main_path: Option<String>,
-    cgroups: HashMap<u64, StringId>,
     complete: u64,
     cut: BTreeMap<StopReason, u64>,
     kept: u64,
@@ -68,18 +59,13 @@ pub(super) struct Collector {
 impl Collector {
     pub(super) fn new(mut profile: Profile, labels: LabelSettings) -> Self {
         profile.shown_labels.clone_from(&labels.shown);
-        // As a profile keeps them, so that it need not sort those of each sample.
-        let mut shown = labels.shown;
-        shown.sort_unstable();
         Self {
             profile,
             origins: Vec::new(),
             representatives: HashMap::default(),
             places: HashMap::default(),
-            comms: HashMap::default(),
-            shown,
+            labeller: Labeller::new(labels),
             main_path: None,
-            cgroups: HashMap::default(),
             complete: 0,
             cut: BTreeMap::new(),
             kept: 0,
@@ -134,7 +120,7 @@ impl Collector {
         if stack.is_empty() {
             stack.push(self.marker("[stack left out]"));
         }
-        let labels = self.labels(sample);
+        let labels = self.labeller.labels(&mut self.profile, sample);
         self.profile.add(&stack, &labels, 1);
         self.kept += 1;
         let stops = [user.stop, sample.kernel_stop];
@@ -252,43 +238,35 @@ impl Collector {
         }
     }
 
-    fn labels(&mut self, sample: &Sample) -> Vec<Label> {
-        let profile = &mut self.profile;
-        let comm = *self
-            .comms
-            .entry(sample.comm)
-            .or_insert_with(|| profile.string(&sample.comm.text()));
-        let mut labels = Vec::with_capacity(1 + self.shown.len());
-        labels.push((LabelKey::Comm, LabelValue::Text(comm)));
-        for i in 0..self.shown.len() {
-            let key = self.shown[i];
-            let number = |profile: &mut Profile, value: u32| {
-                LabelValue::Number(i64::from(value), profile.string(key.name()))
-            };
-            let value = match key {
-                LabelKey::Comm => continue,
-                LabelKey::Pid => number(&mut self.profile, sample.pid.0),
-                LabelKey::Tid => number(&mut self.profile, sample.tid.0),
-                LabelKey::Cpu => number(&mut self.profile, sample.cpu),
-                LabelKey::Cgroup => LabelValue::Text(self.cgroup(sample)),
-            };
-            labels.push((key, value));
-        }
-        labels
-    }
-
-    fn cgroup(&mut self, sample: &Sample) -> StringId {
-        if let Some(path) = self.cgroups.get(&sample.cgroup_id) {
-            return *path;
-        }
-        let Some(path) = cgroup_of(sample.pid, sample.cgroup_id) else {
-            return self
-                .profile
-                .string(&format!("cgroup id {}", sample.cgroup_id));
+    /// Adds the main executable's mapping if no sample lies in it: what was profiled is known all
+    /// the same. `main` is the process that has it.
+    pub(super) fn add_main(&mut self, main: Option<Pid>, known: Known<'_>) {
+        let is_main = |mapping: &profile::Mapping| mapping.kind == MappingKind::Main;
+        let Some(path) = self.main_path.clone() else {
+            return;
         };
+        if self.profile.mappings().iter().any(is_main) {
+            return;
+        }
+        let mapped = main
+            .into_iter()
+            .flat_map(|pid| known.processes.mappings(pid));
+        let mut objects = mapped.filter_map(|mapping| Some((mapping, mapping.object?)));
+        let found = objects.find(|(_, object)| known.objects.get(*object).path == path);
+        if let Some((mapping, object)) = found {
+            self.represent(mapping, object, known.objects);
+            return;
+        }
+        // It has ended, or its mappings were never asked for.
         let path = self.profile.string(&path);
-        self.cgroups.insert(sample.cgroup_id, path);
-        path
+        self.profile.mapping(profile::Mapping {
+            kind: MappingKind::Main,
+            start: 0,
+            limit: 0,
+            file_offset: 0,
+            path,
+            build_id: StringId::EMPTY,
+        });
     }
 
     /// The kernel addresses that are to be named.
@@ -332,18 +310,4 @@ impl Collector {
             symbolized,
         }
     }
-}
-
-/// Path of a process's cgroup in the cgroup v2 tree, if it is still the one with this id. Source:
-/// `cgroups(7)`; a cgroup's id is the inode number of its directory.
-fn cgroup_of(pid: Pid, id: u64) -> Option<String> {
-    let rows = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let path = rows.lines().find_map(|row| row.strip_prefix("0::"))?;
-    let has_id = |mount: &&&str| {
-        std::fs::metadata(format!("{mount}{path}")).is_ok_and(|directory| directory.ino() == id)
-    };
-    ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
-        .iter()
-        .find(has_id)?;
-    Some(path.to_owned())
 }

@@ -5,6 +5,7 @@
 
 mod account;
 mod collect;
+mod labels;
 mod session;
 mod timeline;
 mod usage;
@@ -24,7 +25,7 @@ use std::{
 use thiserror::Error;
 
 pub use account::{Account, Cost};
-pub use collect::LabelSettings;
+pub use labels::LabelSettings;
 
 use crate::{
     bpf::{self, BpfError, Flavour, Stacks},

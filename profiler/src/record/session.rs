@@ -446,6 +446,11 @@ impl Session {
         let printed = self
             .sampler
             .kernel_symbols(&self.collector.kernel_addresses());
+        let known = Known {
+            processes: &self.processes,
+            objects: &self.objects,
+        };
+        self.collector.add_main(self.targets.main, known);
         // The programs leave the kernel before the slow part.
         drop(self.sampler);
         let Finished {

@@ -12,6 +12,7 @@ mod container;
 mod error;
 mod ids;
 mod label;
+mod membership;
 mod procfs;
 mod resolve;
 
@@ -22,6 +23,7 @@ use profiler_common::config::{TargetKey, TargetKind};
 pub use cgroup::cgroup_v1_pids;
 pub use error::TargetError;
 pub use ids::{ParseIdError, Pid, Tid};
+pub use membership::Memberships;
 pub use procfs::{descendants, is_initial_pid_namespace, process_of, start_time};
 
 /// Whether the children of targets are targets.

@@ -148,6 +148,13 @@ impl Procfs {
     }
 
     /// Where [`Self::mountinfo`] reads.
+    /// The cgroups of a process, one row for each tree; what is not UTF-8 is replaced. `None` when
+    /// there is no such process. Source: cgroups(7).
+    pub(super) fn cgroups(&self, pid: Pid) -> Option<String> {
+        let rows = fs::read(self.root.join(pid.to_string()).join("cgroup")).ok()?;
+        Some(String::from_utf8_lossy(&rows).into_owned())
+    }
+
     pub(super) fn mountinfo_path(&self) -> PathBuf {
         self.root.join("self/mountinfo")
     }

@@ -31,7 +31,11 @@ pub(crate) fn mount_point(kind: &str, holds: impl Fn(&Path) -> bool) -> Option<P
 impl TestCgroup {
     /// Makes a cgroup and one below it.
     pub(crate) fn make(tree: &Path) -> Self {
-        let name = format!("ebpfprof-test-{}", process::id());
+        Self::make_below(tree, &format!("ebpfprof-test-{}", process::id()))
+    }
+
+    /// Makes a cgroup of this name and one below it.
+    pub(crate) fn make_below(tree: &Path, name: &str) -> Self {
         let outer = tree.join(name);
         let inner = outer.join("inner");
         fs::create_dir_all(&inner).unwrap();

@@ -171,6 +171,11 @@ fn a_target_that_does_nothing_gives_an_empty_profile() {
         let recorded = record(99, seconds, &["--pid", &fixture.pid_text()]);
         assert_eq!(recorded.receipt.kept, 0, "{:?}", recorded.receipt);
         assert_eq!(recorded.folded.total(), 0);
+        let main = recorded.pprof.main_path();
+        assert!(
+            main.ends_with("/idle"),
+            "it is known what was profiled: {main}"
+        );
         let note = "note: no samples: the targets used no CPU in ";
         assert!(recorded.stderr.contains(note), "{}", recorded.stderr);
     }

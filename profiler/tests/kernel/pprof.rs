@@ -121,6 +121,13 @@ impl Pprof {
         self.text(main.expect("a profile has a mapping").filename)
     }
 
+    /// Runtime address at which the first mapping starts.
+    #[allow(dead_code, reason = "the tests of readers use it")]
+    pub(crate) fn main_start(&self) -> u64 {
+        let main = self.message.mapping.first();
+        main.expect("a profile has a mapping").memory_start
+    }
+
     /// The values of a label with numbers.
     pub(crate) fn label_numbers(&self, key: &str) -> BTreeSet<i64> {
         let samples = self.samples();
