@@ -9,7 +9,10 @@
 
 mod elf;
 pub(crate) mod file;
+pub(crate) mod go_functions;
+pub(crate) mod go_sections;
 mod open;
+pub(crate) mod parts;
 mod sections;
 
 use std::{

@@ -5,6 +5,7 @@
 //! name, never a neighbour's.
 
 mod demangle;
+pub mod go;
 mod kernel;
 
 use std::{cell::LazyCell, collections::BTreeMap, path::Path};
