@@ -193,6 +193,18 @@ const BARE: &[Bare] = &[
     ),
 ];
 
+/// The Go program that is made in several ways: its folder, and how each further one is called and
+/// linked.
+const GO_WORDS: &str = "go-words";
+const GO_WAYS: [(&str, &[&str]); 3] = [
+    ("go-words.stripped", &["-ldflags=-s -w"]),
+    ("go-words.pie", &["-buildmode=pie"]),
+    (
+        "go-words.pie.stripped",
+        &["-buildmode=pie", "-ldflags=-s -w"],
+    ),
+];
+
 /// How one program is made.
 struct Build {
     source: PathBuf,
@@ -220,6 +232,9 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
         BARE.iter()
             .map(|bare| bare_compilation(bare, &source, &bare_target)),
     );
+    let words = source.join(GO_WORDS);
+    let ways = GO_WAYS.iter();
+    builds.extend(ways.map(|(name, flags)| go_compilation(&words, target.join(name), flags)));
     let mut compiled = 0;
     for build in &mut builds {
         compiled += u32::from(build.run_if_stale(workspace, header)?);
@@ -280,17 +295,7 @@ fn compilation(path: &Path, target: &Path) -> Option<Build> {
             rustc
         }
         None if path.is_dir() && name.to_str()?.starts_with("go-") => {
-            let mut go = Command::new("go");
-            // The folder may be another user's, and the network may be absent.
-            go.args(["build", "-buildvcs=false", "-o"])
-                .arg(&program)
-                .arg(".")
-                .current_dir(path)
-                .env("GOFLAGS", "")
-                .env("GOPROXY", "off")
-                .env("GOTOOLCHAIN", "local")
-                .env("CGO_ENABLED", "0");
-            go
+            return Some(go_compilation(path, program, &[]));
         }
         _ => return None,
     };
@@ -302,6 +307,29 @@ fn compilation(path: &Path, target: &Path) -> Option<Build> {
         command,
         headers: SectionHeaders::Kept,
     })
+}
+
+/// How to compile a program in Go.
+fn go_compilation(folder: &Path, program: PathBuf, flags: &[&str]) -> Build {
+    let mut command = Command::new("go");
+    // The folder may be another user's, and the network may be absent.
+    command
+        .args(["build", "-buildvcs=false"])
+        .args(flags)
+        .arg("-o")
+        .arg(&program)
+        .arg(".")
+        .current_dir(folder)
+        .env("GOFLAGS", "")
+        .env("GOPROXY", "off")
+        .env("GOTOOLCHAIN", "local")
+        .env("CGO_ENABLED", "0");
+    Build {
+        source: folder.to_owned(),
+        program,
+        command,
+        headers: SectionHeaders::Kept,
+    }
 }
 
 /// How to compile one program without frame pointers.
