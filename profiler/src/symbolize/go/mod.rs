@@ -17,6 +17,8 @@
 mod function;
 mod module;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use std::{cell::OnceCell, collections::HashMap, fs::File, ops::Range, rc::Rc};
 
