@@ -18,6 +18,7 @@ use ebpfprof::{
     bpf::Sample,
     object::{ElfAddr, Objects},
     process::{FileNumber, MapRow, parse_maps},
+    symbolize::go::{GoFrame, GoTable},
     target::Pid,
     unwind::{CodeRange, FrameFormat, Lookup, MOST_FRAME_BYTES, Sections, Table},
 };
@@ -53,8 +54,14 @@ const TABLE_BYTES_PER_BYTE: usize = 32;
 /// A compressed section may be this much longer than what it takes in the file.
 const UNPACKED_BYTES_PER_BYTE: usize = 64;
 
+/// What is kept of one function's sequences of steps, three at a time: a step of two bytes is 16, in a
+/// vector that grows by doubling.
+const STEP_BYTES_PER_BYTE: usize = 3 * 24;
+/// Blocks of a file that are kept.
+const BLOCK_BYTES: usize = 1 << 20;
+
 /// Every target, with its bounds.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     Target {
         name: "object_head",
         run: object_head,
@@ -72,6 +79,12 @@ pub const TARGETS: [Target; 6] = [
         run: unwind_sections,
         bytes_per_byte: TABLE_BYTES_PER_BYTE,
         fixed_bytes: SEARCH_BYTES,
+    },
+    Target {
+        name: "go_table",
+        run: go_table,
+        bytes_per_byte: STEP_BYTES_PER_BYTE,
+        fixed_bytes: BLOCK_BYTES + SLACK_BYTES,
     },
     Target {
         name: "proc_maps",
@@ -220,6 +233,30 @@ fn check_table(table: &Table) {
     }
     for address in [0, table.base().wrapping_sub(1), u64::MAX] {
         assert_eq!(lookup.rule(address), Rule::NoInformation);
+    }
+}
+
+/// A Go program's table of functions, searched and read for addresses all over the seeds' code.
+pub fn go_table(data: &[u8]) {
+    /// The longest chain of calls inlined into each other, and the function.
+    const MOST_FRAMES: usize = 201;
+    /// The longest name, were each byte of it no UTF-8.
+    const MOST_NAME_BYTES: usize = 3 * (4 << 10);
+    let file = memory_file(data).expect("there is memory for a file");
+    let Some(table) = GoTable::read(&file) else {
+        return;
+    };
+    let starts = [0, 0x40_0000];
+    let code = starts.map(|start| (start + 0x80..start + 0x400).step_by(4));
+    let ends = [u64::MAX / 2, u64::MAX];
+    let addresses: Vec<u64> = code.into_iter().flatten().chain(ends).collect();
+    let resolved = table.resolve(&addresses);
+    assert_eq!(resolved.len(), addresses.len());
+    for frames in resolved.iter().flatten() {
+        assert!(!frames.is_empty() && frames.len() <= MOST_FRAMES);
+        for GoFrame { name, file, .. } in frames {
+            assert!(name.len() <= MOST_NAME_BYTES && file.len() <= MOST_NAME_BYTES);
+        }
     }
 }
 

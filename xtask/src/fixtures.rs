@@ -197,6 +197,18 @@ const BARE: &[Bare] = &[
     ),
 ];
 
+/// The Go program that is made in several ways: its folder, and how each further one is called and
+/// linked.
+const GO_WORDS: &str = "go-words";
+const GO_WAYS: [(&str, &[&str]); 3] = [
+    ("go-words.stripped", &["-ldflags=-s -w"]),
+    ("go-words.pie", &["-buildmode=pie"]),
+    (
+        "go-words.pie.stripped",
+        &["-buildmode=pie", "-ldflags=-s -w"],
+    ),
+];
+
 /// How one program is made.
 struct Build {
     source: PathBuf,
@@ -226,6 +238,9 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
             .map(|bare| bare_compilation(bare, &source, &bare_target)),
     );
     builds.extend(readers::builds(workspace)?);
+    let words = source.join(GO_WORDS);
+    let ways = GO_WAYS.iter();
+    builds.extend(ways.map(|(name, flags)| go_compilation(&words, target.join(name), flags)));
     let mut compiled = 0;
     for build in &mut builds {
         compiled += u32::from(build.run_if_stale(workspace, header)?);
@@ -286,7 +301,7 @@ fn compilation(path: &Path, target: &Path) -> Option<Build> {
             rustc
         }
         None if path.is_dir() && name.to_str()?.starts_with("go-") => {
-            go_build(Command::new("go"), &[], path, &program)
+            return Some(go_compilation(path, program, &[]));
         }
         _ => return None,
     };
@@ -314,6 +329,16 @@ fn go_build(mut go: Command, flags: &[&str], folder: &Path, program: &Path) -> C
         .env("GOTOOLCHAIN", "local")
         .env("CGO_ENABLED", "0");
     go
+}
+
+/// How to compile a program in Go by the toolchain on PATH.
+fn go_compilation(folder: &Path, program: PathBuf, flags: &[&str]) -> Build {
+    Build {
+        source: folder.to_owned(),
+        command: go_build(Command::new("go"), flags, folder, &program),
+        program,
+        headers: SectionHeaders::Kept,
+    }
 }
 
 /// How to compile one program without frame pointers.

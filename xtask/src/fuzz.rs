@@ -64,6 +64,15 @@ const LINK_AT_PLACES: [&str; 6] = [
     "-Ttext=0x100000",
 ];
 
+/// The target that takes Go's tables, the forms of the table, and how programs with one are linked: at
+/// a fixed address or at any.
+const GO_TARGET: &str = "go_table";
+const GO_FORMS: [&str; 3] = ["116", "118", "120"];
+const LINK_GO: [(&str, &[&str]); 2] = [
+    ("fixed", &["-static", "--entry=0"]),
+    ("pie", &["-shared", "-znorelro", "--hash-style=gnu"]),
+];
+
 /// Offset of `e_shoff` in the head of an ELF file. Source: System V ABI, chapter 4.
 const SECTION_HEADERS: std::ops::Range<usize> = 40..48;
 
@@ -108,9 +117,14 @@ pub(crate) fn seeds(workspace: &Workspace) -> Result<()> {
     for source in sources(&seeds.join("objects"))? {
         objects(&source, scratch.path(), &corpus)?;
     }
+    for source in sources(&seeds.join(GO_TARGET))? {
+        for form in GO_FORMS {
+            go_programs(&source, form, scratch.path(), &corpus)?;
+        }
+    }
     for target in ["ring_record", "rule_word"] {
         for source in sources(&seeds.join(target))? {
-            let object = assemble(&source, scratch.path())?;
+            let object = assemble(&source, scratch.path(), &[])?;
             write(
                 &corpus.join(target),
                 &source,
@@ -124,7 +138,7 @@ pub(crate) fn seeds(workspace: &Workspace) -> Result<()> {
 
 /// One source as whole objects and as a bare section.
 fn objects(source: &Path, scratch: &Path, corpus: &Path) -> Result<()> {
-    let object = assemble(source, scratch)?;
+    let object = assemble(source, scratch, &[])?;
     let has_eh_frame = section(&object, ".eh_frame").is_ok();
     let flags: &[&str] = match has_eh_frame {
         true => &LINK,
@@ -159,10 +173,48 @@ fn objects(source: &Path, scratch: &Path, corpus: &Path) -> Result<()> {
     Ok(())
 }
 
-fn assemble(source: &Path, scratch: &Path) -> Result<PathBuf> {
+/// Programs with a table of functions of one form. At any address there are two: with words where the
+/// loader puts them, and without, as it needs none there.
+fn go_programs(source: &Path, form: &str, scratch: &Path, corpus: &Path) -> Result<()> {
+    let defined = format!("FORM={form}");
+    let object = assemble(source, scratch, &["--defsym", &defined])?;
+    let folder = corpus.join(GO_TARGET);
+    for (way, flags) in LINK_GO {
+        let both = ["-s", "-znoseparate-code", "--build-id=none"];
+        let flags: Vec<&str> = flags.iter().copied().chain(both).collect();
+        let linked = scratch.join("program");
+        let program = link(&object, &linked, &flags)?;
+        write(&folder, source, &format!("{form}.{way}.bin"), &program)?;
+        if way == "pie" {
+            let blank = without_relocated(program)?;
+            write(&folder, source, &format!("{form}.blank.bin"), &blank)?;
+        }
+    }
+    Ok(())
+}
+
+/// The program with zeros wherever the loader puts words.
+fn without_relocated(mut program: Vec<u8>) -> Result<Vec<u8>> {
+    let data = program.clone();
+    let file = object::File::parse(&data[..])?;
+    let relocations = file.dynamic_relocations().into_iter().flatten();
+    for (address, _) in relocations {
+        let place = file.sections().find_map(|section| {
+            let into = address.checked_sub(section.address())?;
+            let (offset, bytes) = section.file_range()?;
+            (section.address() > 0 && into < bytes).then_some(offset + into)
+        });
+        let place = place.context("a relocation outside of the file")? as usize;
+        program[place..place + 8].fill(0);
+    }
+    Ok(program)
+}
+
+fn assemble(source: &Path, scratch: &Path, flags: &[&str]) -> Result<PathBuf> {
     let object = scratch.join("assembled.o");
     let mut assembler = Command::new("as");
-    run_command(assembler.args(["--64", "-o"]).arg(&object).arg(source))?;
+    assembler.args(["--64", "-o"]).arg(&object).args(flags);
+    run_command(assembler.arg(source))?;
     Ok(object)
 }
 

@@ -27,7 +27,7 @@ struct Reserved {
     rule: &'static str,
 }
 
-const RESERVED: [Reserved; 5] = [
+const RESERVED: [Reserved; 6] = [
     Reserved {
         words: &["aya", "aya_obj", "aya_log"],
         modules: &["bpf"],

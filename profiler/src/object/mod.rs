@@ -10,7 +10,10 @@
 pub(crate) mod debug_file;
 mod elf;
 pub(crate) mod file;
+pub(crate) mod go_functions;
+pub(crate) mod go_sections;
 mod open;
+pub(crate) mod parts;
 mod root;
 mod sections;
 pub(crate) mod xz;

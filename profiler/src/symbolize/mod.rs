@@ -7,6 +7,7 @@
 mod demangle;
 mod dwarf;
 mod elf_file;
+pub mod go;
 mod kernel;
 mod object;
 mod store;

@@ -1,7 +1,7 @@
 //! What one object says of its addresses: names, lines, inlined calls.
 //!
 //! In: an object with its kept file, and addresses in it. Out: the functions of each. Names come from
-//! the first of these that has one: `.symtab`, `.gnu_debugdata`, the debug file, `.dynsym`, entries of
+//! the first of these that has one: Go's table of functions, `.symtab`, `.gnu_debugdata`, the debug file, `.dynsym`, entries of
 //! linkage. Lines and inlined calls come from DWARF, for the addresses asked for alone.
 
 use std::{
@@ -13,8 +13,9 @@ use std::{
 
 use super::{
     Inlines, Settings, demangle,
-    dwarf::{Debug, Frame, SplitFiles},
+    dwarf::{Debug, Frame, Place, SplitFiles},
     elf_file::{ElfFile, Part},
+    go::{GoFrame, GoTable},
     store::Limit,
     symbols::{self, Completeness, SymbolName},
 };
@@ -71,7 +72,58 @@ pub(super) fn ask(
             bytes: settings.most_bytes / 4,
         },
     };
-    Some(source.ask(object, addresses, settings))
+    if !object.is_go {
+        return Some(source.ask(object, addresses, settings));
+    }
+    // Go's own table is never stripped. It leaves out what other compilers made.
+    let mut frames = by_go_table(file, addresses, settings.inlines);
+    let is_left = |(_, frames): &(&u64, &Vec<Frame>)| frames.is_empty();
+    let left = addresses.iter().zip(&frames).filter(is_left);
+    let left: Vec<u64> = left.map(|(address, _)| *address).collect();
+    if left.is_empty() {
+        return Some(Told {
+            frames,
+            too_long: 0,
+        });
+    }
+    let told = source.ask(object, &left, settings);
+    let slots = frames.iter_mut().filter(|frames| frames.is_empty());
+    for (slot, frames) in slots.zip(told.frames) {
+        *slot = frames;
+    }
+    Some(Told { frames, ..told })
+}
+
+/// What the table of functions of a Go program says, the innermost inlined call first.
+fn by_go_table(file: &File, addresses: &[u64], inlines: Inlines) -> Vec<Vec<Frame>> {
+    let resolved = GoTable::read(file).map(|table| table.resolve(addresses));
+    let frames = |frames: Option<Vec<GoFrame>>| match (frames, inlines) {
+        (None, _) => Vec::new(),
+        (Some(frames), Inlines::Resolve) => frames.iter().map(frame_of_go).collect(),
+        (Some(frames), Inlines::Skip) => {
+            let outermost = frames.last().map(|frame| Frame {
+                name: Some(frame.name.to_string()),
+                ..Frame::default()
+            });
+            outermost.into_iter().collect()
+        }
+    };
+    match resolved {
+        Some(resolved) => resolved.into_iter().map(frames).collect(),
+        None => vec![Vec::new(); addresses.len()],
+    }
+}
+
+fn frame_of_go(frame: &GoFrame) -> Frame {
+    Frame {
+        name: Some(frame.name.to_string()),
+        place: Place {
+            file: frame.file.to_string(),
+            line: frame.line,
+            column: 0,
+        },
+        start_line: frame.start_line,
+    }
 }
 
 impl Source<'_> {

@@ -19,17 +19,10 @@
 use std::{fs::File, ops::Range};
 
 use memchr::memmem;
-use object::{
-    LittleEndian as Little, U32, U64,
-    elf::FileHeader64,
-    read::{ReadCache, ReadRef, elf::FileHeader},
-};
 use profiler_common::unwind::{Base, Cfa, Rule, SavedFp};
 
-use super::{
-    section::{CodeRange, code_at, first_code, place_of},
-    unpack::Packing,
-};
+use super::section::{CodeRange, code_at, first_code};
+use crate::object::go_functions::GoFunctions;
 
 /// `push %rbp; mov %rsp,%rbp; pushf; sub $n,%rsp`, but for the last instruction's number.
 const START: [u8; 6] = [0x55, 0x48, 0x89, 0xe5, 0x9c, 0x48];
@@ -51,10 +44,7 @@ const CALL_FIRST: [u8; 3] = [0x41, 0xff, 0xd4];
 /// `mov $0,%ebp`, with which `mstart` begins since Go 1.27 or before.
 const CLEAR_RBP: [u8; 5] = [0xbd, 0, 0, 0, 0];
 
-/// The table of functions, in programs that are at a fixed address and in others.
-const TABLES: [&[u8]; 2] = [b".gopclntab", b".data.rel.ro.gopclntab"];
-
-/// The functions that are looked for in it, the one known by its code first.
+/// The functions that are looked for in the table, the one known by its code first.
 const NAMES: [&[u8]; 5] = [
     b"runtime.asyncPreempt",
     b"runtime.rt0_go",
@@ -72,12 +62,8 @@ pub(super) fn find(file: &File, code: &[CodeRange]) -> Rules {
         return Rules::new();
     };
     let mut rules = preempt_rules(&preempt);
-    let table = read_table(file);
-    let functions = table.as_deref().and_then(Functions::parse);
-    let functions = functions
-        .map(|functions| functions.find(&NAMES))
-        .unwrap_or_default();
-    let [known, rt0_go, goexit, mstart, clone] = functions;
+    let functions = GoFunctions::read(file).map(|functions| functions.find(&NAMES));
+    let [known, rt0_go, goexit, mstart, clone] = functions.unwrap_or_default();
     // The table tells offsets from where the runtime has its code, which need not be a section's start.
     if let Some(base) = known.and_then(|known| preempt.start.checked_sub(known.start)) {
         let read = |function: Option<Range<u64>>| {
@@ -93,17 +79,6 @@ pub(super) fn find(file: &File, code: &[CodeRange]) -> Rules {
     rules.sort_unstable_by_key(|(range, _)| range.start);
     rules.dedup_by(|later, earlier| later.0.start < earlier.0.end);
     rules
-}
-
-/// The section of the table of functions. A file without section headers has none.
-fn read_table(file: &File) -> Option<Vec<u8>> {
-    let cache = ReadCache::new(file);
-    let header = FileHeader64::<Little>::parse(&cache).ok()?;
-    let sections = header.sections(Little, &cache).ok()?;
-    let (_, table) = TABLES
-        .iter()
-        .find_map(|name| sections.section_by_name(Little, name))?;
-    place_of(table, Packing::None)?.read(file).ok()
 }
 
 /// The return address is one word, then two, above the stack pointer, and two above the frame pointer
@@ -175,102 +150,4 @@ fn read_function(
     }
     let bytes = range.read(file, function.clone())?;
     Some((function, bytes))
-}
-
-/// The table of functions. Source: `pcHeader`, `functab` and `_func` in Go's `src/runtime/symtab.go`
-/// and `src/runtime/runtime2.go`.
-struct Functions<'a> {
-    bytes: &'a [u8],
-    count: u64,
-    names: u64,
-    table: u64,
-    width: Width,
-}
-
-/// Bytes of the table's numbers.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Width {
-    /// Addresses.
-    Eight = 8,
-    /// Offsets.
-    Four = 4,
-}
-
-/// The first words of tables: Go 1.16, 1.18, 1.20.
-const MAGICS: [(u32, Width); 3] = [
-    (0xffff_fffa, Width::Eight),
-    (0xffff_fff0, Width::Four),
-    (0xffff_fff1, Width::Four),
-];
-
-impl<'a> Functions<'a> {
-    fn parse(bytes: &'a [u8]) -> Option<Self> {
-        let magic = number(bytes, 0, Width::Four)?;
-        let is_it = |(known, _): &&(u32, Width)| u64::from(*known) == magic;
-        let (_, width) = *MAGICS.iter().find(is_it)?;
-        // Behind the numbers of functions and files, newer tables tell where the code is.
-        let (names_at, table_at) = match width {
-            Width::Eight => (3, 7),
-            Width::Four => (4, 8),
-        };
-        let word = |place: u64| number(bytes, 8 * place, Width::Eight);
-        Some(Self {
-            bytes,
-            count: word(1)?,
-            names: word(names_at)?,
-            table: word(table_at)?,
-            width,
-        })
-    }
-
-    /// Where functions' code is, from where the first one's is.
-    fn find<const N: usize>(&self, names: &[&[u8]; N]) -> [Option<Range<u64>>; N] {
-        let mut found = [const { None }; N];
-        for place in 0..self.count {
-            let Some(name) = self.name(place) else { break };
-            let is_it =
-                |wanted: &&[u8]| name.strip_prefix(*wanted).and_then(<[u8]>::first) == Some(&0);
-            if let Some(which) = names.iter().position(is_it) {
-                found[which] = self
-                    .start(place)
-                    .zip(self.start(place + 1))
-                    .map(|(a, b)| a..b);
-            }
-        }
-        found
-    }
-
-    /// What begins with a function's name and a NUL. `None` past the end of the table.
-    fn name(&self, place: u64) -> Option<&'a [u8]> {
-        let width = self.width as u64;
-        let entry = self.number(place.checked_mul(2)?.checked_add(1)?)?;
-        let name_at = self.table.checked_add(entry)?.checked_add(width)?;
-        let name = number(self.bytes, name_at, Width::Four)?;
-        self.bytes
-            .get(usize::try_from(self.names.checked_add(name)?).ok()?..)
-    }
-
-    fn start(&self, place: u64) -> Option<u64> {
-        self.number(place.checked_mul(2)?)
-    }
-
-    /// A number of the table, which has two for each function: where its code begins, and where the
-    /// table has more of it.
-    fn number(&self, place: u64) -> Option<u64> {
-        let into = place.checked_mul(self.width as u64)?;
-        number(self.bytes, self.table.checked_add(into)?, self.width)
-    }
-}
-
-fn number(bytes: &[u8], at: u64, width: Width) -> Option<u64> {
-    match width {
-        Width::Eight => bytes
-            .read_at::<U64<Little>>(at)
-            .ok()
-            .map(|word| word.get(Little)),
-        Width::Four => bytes
-            .read_at::<U32<Little>>(at)
-            .ok()
-            .map(|word| word.get(Little).into()),
-    }
 }

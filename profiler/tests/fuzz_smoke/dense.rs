@@ -7,6 +7,7 @@ const BYTES: usize = 512 << 10;
 pub(crate) fn inputs(target: &str) -> Vec<Vec<u8>> {
     match target {
         "unwind_file" => vec![library()],
+        "go_table" => vec![go_program()],
         "unwind_sections" => vec![common_entries(), functions(), rows()],
         "proc_maps" => vec![
             b"0-1 --x 0 0:0 1\n".repeat(BYTES / 16),
@@ -119,4 +120,38 @@ fn library() -> Vec<u8> {
 
 fn words(words: &[u64]) -> Vec<u8> {
     words.iter().copied().flat_map(u64::to_le_bytes).collect()
+}
+
+/// A Go program of one function that has steps of lines, files and inlined calls wherever it can.
+/// Source: `pcHeader` and `_func` in Go's `src/runtime/symtab.go` and `src/runtime/runtime2.go`.
+fn go_program() -> Vec<u8> {
+    const HEAD: u64 = 64 + 3 * 64;
+    const TEXT: u64 = 0x80;
+    const STEPS_AT: u64 = 72;
+    // Up by one and down by one, for a byte of code each; the first byte is of no sequence.
+    let mut steps = vec![0];
+    steps.extend([2, 1, 1, 1].repeat(BYTES / 4));
+    steps.resize(steps.len().next_multiple_of(8), 0);
+    let table_at = STEPS_AT + steps.len() as u64;
+    let start = 0xffff_fff0 | 1 << 48 | 8 << 56;
+    let mut table = words(&[start, 1, 1, TEXT]);
+    table.extend(words(&[STEPS_AT, STEPS_AT, STEPS_AT, STEPS_AT, table_at]));
+    table.extend(steps);
+    let function = [0, 0, 0, 0, 1, 1, 1, 3, 0, 0, 0, 0, 1];
+    let numbers = [&[0, 12, BYTES as u32][..], &function].concat();
+    table.extend(numbers.into_iter().flat_map(u32::to_le_bytes));
+    let names = b"\0.gopclntab\0";
+    // ELF, 64 bits, little-endian, for x86-64; no segment, three sections.
+    let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+    file.resize(16, 0);
+    file.extend([2, 0, 62, 0, 1, 0, 0, 0]);
+    file.extend(words(&[0, 0, 64]));
+    file.extend([0, 0, 0, 0, 64, 0, 56, 0, 0, 0, 64, 0, 3, 0, 2, 0]);
+    file.extend([0; 64]);
+    let length = table.len() as u64;
+    file.extend(words(&[1 | 1 << 32, 2, 0x1000, HEAD, length, 0, 8, 0]));
+    file.extend(words(&[3 << 32, 0, 0, HEAD + length, names.len() as u64]));
+    file.extend(words(&[0, 1, 0]));
+    file.extend([&table[..], names].concat());
+    file
 }

@@ -9,6 +9,9 @@ const PREEMPTS: [u8; 16] = [
     0x55, 0x48, 0x89, 0xe5, 0x9c, 0x48, 0x83, 0xec, 0x70, 0x48, 0x83, 0xc4, 0x70, 0x9d, 0x5d, 0xc3,
 ];
 
+/// The flag of sections that are loaded.
+const LOADED: u64 = 2;
+
 /// Code that has these bytes at a place, and does nothing elsewhere.
 fn code_with(place: usize, bytes: &[u8]) -> Vec<u8> {
     let mut code = vec![0x90; CODE_BYTES as usize];
@@ -61,7 +64,8 @@ fn where_go_makes_a_goroutine_give_way_is_known_by_its_code() {
 /// The Go runtime's table of functions, sorted by where they are, and where the code ends. Numbers and
 /// offsets have 8 bytes in the older form.
 fn go_functions(is_wide: bool, functions: &[(u64, &str)], end: u64) -> Vec<u8> {
-    let magic: u32 = if is_wide { 0xffff_fffa } else { 0xffff_fff1 };
+    // The form, the smallest instruction and pointers, in bytes.
+    let start: u64 = if is_wide { 0xffff_fffa } else { 0xffff_fff1 } | 1 << 48 | 8 << 56;
     let number = |value: u64| match is_wide {
         true => value.to_le_bytes().to_vec(),
         false => (value as u32).to_le_bytes().to_vec(),
@@ -82,10 +86,12 @@ fn go_functions(is_wide: bool, functions: &[(u64, &str)], end: u64) -> Vec<u8> {
     let table_at = NAMES_AT + names.len() as u64;
     let count = functions.len() as u64;
     let mut head = match is_wide {
-        true => vec![count, 0, NAMES_AT, 0, 0, 0, table_at, 0],
-        false => vec![count, 0, 0, NAMES_AT, 0, 0, 0, table_at],
+        true => vec![start, count, 0],
+        false => vec![start, count, 0, 0],
     };
-    head.insert(0, u64::from(magic));
+    // Units, files and steps are empty.
+    head.extend([NAMES_AT, table_at, table_at, table_at, table_at]);
+    head.resize(9, 0);
     [words(&head), names, rows, entries].concat()
 }
 
@@ -109,7 +115,7 @@ fn what_go_does_not_describe_is_found_by_its_table_of_functions() {
     ];
     let found = |code: &[u8], table: Vec<u8>| {
         let program = Elf::program().with_code(code.to_vec());
-        let go = program.with(".gopclntab", 0, table);
+        let go = program.with(".gopclntab", LOADED, table);
         let go = go.with_note(b"Go\0\0", 4, b"id");
         let table = Table::of_file(&go.file()).unwrap();
         let rules = table
