@@ -7,12 +7,13 @@ use profiler_common::stop::StopReason;
 
 use super::account::Account;
 use crate::{
-    bpf::{Comm, KernelSymbols, Sample},
+    bpf::{self, Comm, KernelSymbols, Sample},
+    jit::{self, Jit, JitReport},
     object::{Bias, ElfAddr, ObjectId, Objects},
     process::{Mapping as ProcessMapping, Processes, UserPlace, UserStack},
     profile::{
-        self, FrameKind, Label, LabelKey, LabelValue, LocationId, MappingId, MappingKind, Profile,
-        StringId,
+        self, FrameKind, Function, Label, LabelKey, LabelValue, Line, LocationId, MappingId,
+        MappingKind, Profile, StringId,
     },
     symbolize::{Inlines, KernelNames, Origin, symbolize},
     target::Pid,
@@ -47,6 +48,8 @@ pub(super) struct Finished {
     pub(super) profile: Profile,
     pub(super) account: Account,
     pub(super) kernel_names: KernelNames,
+    /// Why code made at run time has no names.
+    pub(super) jit: Vec<JitReport>,
 }
 
 /// A profile that grows.
@@ -56,6 +59,10 @@ pub(super) struct Collector {
     representatives: HashMap<ObjectId, Vec<Representative>>,
     /// The locations of places that a representative was found for.
     places: HashMap<(ObjectId, ElfAddr), LocationId>,
+    /// The names of code made at run time.
+    pub(super) jit: Jit,
+    /// Where such code lies in the profile.
+    made: Vec<(LocationId, jit::Place)>,
     comms: HashMap<Comm, StringId>,
     shown: Vec<LabelKey>,
     main_path: Option<String>,
@@ -76,6 +83,8 @@ impl Collector {
             origins: Vec::new(),
             representatives: HashMap::default(),
             places: HashMap::default(),
+            jit: Jit::default(),
+            made: Vec::new(),
             comms: HashMap::default(),
             shown,
             main_path: None,
@@ -171,7 +180,12 @@ impl Collector {
                 self.note_origin(id, origin)
             }
             UserPlace::Jit(address) => {
-                let id = self.profile.location(FrameKind::Jit, None, address);
+                let comm = || sample.comm.text();
+                let place = self.jit.place(sample.pid, address, sample.time_ns, comm);
+                let id = self.profile.made_location(address, place.number());
+                if id.index() == self.origins.len() {
+                    self.made.push((id, place));
+                }
                 self.note_origin(id, Origin::Jit)
             }
             UserPlace::Unknown(address) => {
@@ -304,12 +318,23 @@ impl Collector {
     /// whether the kernel hid its names.
     pub(super) fn finish(
         mut self,
-        objects: &Objects,
+        known: Known<'_>,
         inlines: Inlines,
         printed: Option<&KernelSymbols>,
     ) -> Finished {
-        let (named, kernel_names) =
+        let objects = known.objects;
+        let now = jit::Now {
+            ns: bpf::now_ns(),
+            time: SystemTime::now(),
+        };
+        let jit::Finished { names, reports } =
+            std::mem::take(&mut self.jit).finish(now, known.processes, objects);
+        let made = self.name_made(&names);
+        let (mut named, kernel_names) =
             symbolize(&mut self.profile, &self.origins, objects, inlines, printed);
+        for id in made {
+            named[id.index()] = true;
+        }
         let mut account = Account {
             kept: self.kept,
             complete: self.complete,
@@ -331,7 +356,32 @@ impl Collector {
             profile: self.profile,
             account,
             kernel_names,
+            jit: reports,
         }
+    }
+
+    /// Gives code made at run time its names. Tells what has one.
+    fn name_made(&mut self, names: &[Option<jit::Named>]) -> Vec<LocationId> {
+        let mut named = Vec::new();
+        for (id, place) in std::mem::take(&mut self.made) {
+            let Some(name) = names.get(place.index()).and_then(Option::as_ref) else {
+                continue;
+            };
+            let function = Function {
+                name: self.profile.string(&name.function),
+                system_name: StringId::EMPTY,
+                file: self.profile.string(&name.file),
+                start_line: name.start_line,
+            };
+            let line = Line {
+                function: self.profile.function(function),
+                line: name.line,
+                column: 0,
+            };
+            self.profile.set_lines(id, vec![line]);
+            named.push(id);
+        }
+        named
     }
 }
 

@@ -29,6 +29,7 @@ pub use collect::LabelSettings;
 use crate::{
     bpf::{self, BpfError, Flavour, Stacks},
     error::Explain,
+    jit::JitReport,
     profile::{LabelKey, Profile},
     symbolize::Inlines,
     target::{
@@ -148,6 +149,8 @@ pub struct Outcome {
     pub running: Option<Running>,
     /// What the user should know, one sentence each.
     pub notes: Vec<String>,
+    /// Why code made at run time has no names, the most frames first.
+    pub jit: Vec<JitReport>,
 }
 
 /// Why a recording failed.

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     bpf::{Counts, Sample, Sampler, Settings, Stacks, now_ns},
+    jit::Now,
     object::{ObjectId, Objects},
     process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
     profile::{LabelKey, Mapping, MappingKind, Profile, StringId},
@@ -300,6 +301,12 @@ impl Session {
         let batch = self.timeline.take(whole_ns);
         let now_ns = now_ns();
         self.residency.collect(now_ns, self.sampler.tables());
+        let now = Now {
+            ns: now_ns,
+            time: SystemTime::now(),
+        };
+        // What runtimes told before these samples were taken is known when they are named.
+        self.collector.jit.read(now, &self.processes, &self.objects);
         self.walk_waiting();
         // Also what waits: it has changed `/proc` already.
         self.processes
@@ -321,6 +328,7 @@ impl Session {
             &mut self.objects,
         );
         self.watched.forget(&gone, &mut self.sampler);
+        self.collector.jit.forget(&gone);
     }
 
     fn take(&mut self, sample: &Sample, now_ns: u64) {
@@ -335,6 +343,10 @@ impl Session {
         let lacking = ObjectId::from_wire(unwalked.lacking);
         self.request(lacking.filter(|object| self.objects.find(*object).is_some()));
         let space = self.processes.code_space(sample, now_ns, &mut self.objects);
+        if space.has_made_code() {
+            // By the time the stack is walked, the process may be gone.
+            self.collector.jit.expect(sample.pid);
+        }
         self.walk(Held {
             sample: sample.clone(),
             unwalked: Rc::clone(unwalked),
@@ -407,6 +419,7 @@ impl Session {
     fn apply(&mut self, event: &ProcessEvent) {
         self.processes.apply(event, &mut self.objects);
         self.watched.apply(event, &mut self.sampler);
+        self.collector.jit.apply(event);
         if let Change::Exec { pid, .. } = &event.change
             && self.targets.main == Some(*pid)
             && !self.collector.has_main()
@@ -448,13 +461,18 @@ impl Session {
             .kernel_symbols(&self.collector.kernel_addresses());
         // The programs leave the kernel before the slow part.
         drop(self.sampler);
+        let known = Known {
+            processes: &self.processes,
+            objects: &self.objects,
+        };
         let Finished {
             mut profile,
             mut account,
             kernel_names,
+            jit,
         } = self
             .collector
-            .finish(&self.objects, self.request.inlines, printed.as_ref());
+            .finish(known, self.request.inlines, printed.as_ref());
         if let Some(note) = self.running.as_mut().and_then(command_note) {
             notes.push(note);
         }
@@ -484,6 +502,7 @@ impl Session {
             end,
             running: self.running,
             notes,
+            jit,
         })
     }
 
