@@ -17,7 +17,7 @@ pub(super) const MOST_NAME_BYTES: usize = 4096;
 /// Most replaced entries kept of a process: of those that samples on their way may still mean.
 const MOST_PAST: usize = 4096;
 /// What an entry takes, in bytes, with its share of a tree's nodes that are two thirds full.
-const ENTRY_BYTES: usize = 96;
+const ENTRY_BYTES: usize = 112;
 /// What a replaced entry takes, in bytes.
 const PAST_BYTES: usize = size_of::<Past>();
 /// Names that nobody has any more are let go when they are at least this many bytes, and half of all.
@@ -58,8 +58,10 @@ impl Appeared {
 pub struct Code<'a> {
     /// As it was written.
     pub name: &'a [u8],
-    /// Lines, if there are any.
-    pub lines: Option<&'a Rc<Lines>>,
+    /// Its first address.
+    pub origin: u64,
+    /// Lines, if there are any, by offset.
+    pub lines: Option<&'a Lines>,
     /// Tells entries apart.
     pub order: u64,
 }
@@ -88,6 +90,8 @@ pub enum Late {
 #[derive(Clone, Debug)]
 struct Entry {
     end: u64,
+    /// Where its code begins, also when that part was replaced.
+    origin: u64,
     appeared: Appeared,
     /// Later ones have higher numbers.
     order: u64,
@@ -142,6 +146,7 @@ impl CodeMap {
         self.line_bytes += lines.as_ref().map_or(0, Lines::bytes);
         let entry = Entry {
             end,
+            origin: start,
             appeared,
             order: self.next_order,
             lines: lines.map(Rc::new),
@@ -155,8 +160,7 @@ impl CodeMap {
         let Some(old) = self.entries.get(&from) else {
             return;
         };
-        let (Some(name), lines) = (old.name, old.lines.as_ref().map(|lines| lines.moved(to)))
-        else {
+        let (Some(name), lines) = (old.name, old.lines.clone()) else {
             return;
         };
         let [Some(old_end), Some(end)] = [from, to].map(|start| start.checked_add(bytes)) else {
@@ -166,10 +170,10 @@ impl CodeMap {
             return;
         }
         self.next_order += 1;
-        self.line_bytes += lines.as_ref().map_or(0, Lines::bytes);
         self.clear(from, old_end, appeared);
         let gone = Entry {
             end: old_end,
+            origin: from,
             appeared,
             order: self.next_order,
             lines: None,
@@ -179,9 +183,10 @@ impl CodeMap {
         self.clear(to, end, appeared);
         let entry = Entry {
             end,
+            origin: to,
             appeared,
             order: self.next_order,
-            lines: lines.map(Rc::new),
+            lines,
             name: Some(name),
         };
         self.entries.insert(to, entry);
@@ -298,7 +303,8 @@ impl CodeMap {
         for entry in self.entries.values_mut().chain(past) {
             let names = &mut self.names;
             entry.name = entry.name.map(|name| names.add(old.get(name)));
-            self.line_bytes += entry.lines.as_ref().map_or(0, |lines| lines.bytes());
+            let share = |lines: &Rc<Lines>| lines.bytes() / Rc::strong_count(lines);
+            self.line_bytes += entry.lines.as_ref().map_or(0, share);
         }
     }
 
@@ -315,7 +321,8 @@ impl CodeMap {
         self.name(entry).map_or(Found::Nothing, |name| {
             Found::Code(Code {
                 name,
-                lines: entry.lines.as_ref(),
+                origin: entry.origin,
+                lines: entry.lines.as_deref(),
                 order: entry.order,
             })
         })

@@ -269,7 +269,7 @@ impl Jitdump {
         if !is_ours || name.is_empty() || size == 0 {
             return false;
         }
-        let lines = lines.map(|(_, lines)| lines.moved(runs_at));
+        let lines = lines.map(|(_, lines)| lines);
         code.insert(runs_at..end, name, appeared, lines);
         true
     }
@@ -289,7 +289,7 @@ fn lines_of(bytes: &[u8], header: Header) -> Option<(u64, Lines)> {
     let mut rest = bytes.get(DEBUG_BYTES..)?;
     let start = long(bytes, 16);
     let extra = if header.is_v8 { V8_LINE_OFFSET } else { 0 };
-    let mut lines = Lines::at(start);
+    let mut lines = Lines::default();
     let mut file: &[u8] = b"";
     for _ in 0..long(bytes, 24) {
         let Some(end) = rest

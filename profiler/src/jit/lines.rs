@@ -16,20 +16,9 @@ struct Row {
 pub struct Lines {
     rows: Vec<Row>,
     files: Vec<String>,
-    /// Where the code was when this was told; it may have moved since.
-    start: u64,
 }
 
 impl Lines {
-    /// Of code at this address; none yet.
-    #[must_use]
-    pub fn at(start: u64) -> Self {
-        Self {
-            start,
-            ..Self::default()
-        }
-    }
-
     /// Adds one: from this offset on. What is beyond any bound is left out.
     pub fn add(&mut self, offset: u32, line: u32, file: &[u8]) {
         let known = self
@@ -59,13 +48,12 @@ impl Lines {
         self
     }
 
-    /// The function's file and the line at an address. The code begins in its own file; lines of
+    /// The function's file and the line at an offset. The code begins in its own file; lines of
     /// other files are those of inlined calls, which are not told apart from it.
     #[must_use]
-    pub fn find(&self, address: u64) -> Option<(&str, u32)> {
+    pub fn find(&self, offset: u64) -> Option<(&str, u32)> {
         let first = self.rows.first()?;
         let own = self.files.get(usize::from(first.file))?;
-        let offset = address.wrapping_sub(self.start);
         let after = self
             .rows
             .partition_point(|row| u64::from(row.offset) <= offset);
@@ -74,15 +62,6 @@ impl Lines {
             .filter(|row| row.file == first.file)
             .map_or(0, |row| row.line);
         Some((own, line))
-    }
-
-    /// Moved along with its code.
-    #[must_use]
-    pub fn moved(&self, start: u64) -> Self {
-        Self {
-            start,
-            ..self.clone()
-        }
     }
 
     /// Whether there are none.
@@ -105,15 +84,15 @@ mod tests {
 
     #[test]
     fn a_line_holds_up_to_the_next_and_other_files_have_none() {
-        let mut lines = Lines::at(0x1000);
+        let mut lines = Lines::default();
         lines.add(0x20, 9, b"/b.js");
         lines.add(4, 7, b"/a.js");
         lines.add(0x30, 8, b"/a.js");
         let lines = lines.sorted();
-        assert_eq!(lines.find(0x1000), Some(("/a.js", 0)));
-        assert_eq!(lines.find(0x1004), Some(("/a.js", 7)));
-        assert_eq!(lines.find(0x1020), Some(("/a.js", 0)));
-        assert_eq!(lines.find(0x1031), Some(("/a.js", 8)));
-        assert_eq!(Lines::at(0).find(0), None);
+        assert_eq!(lines.find(0), Some(("/a.js", 0)));
+        assert_eq!(lines.find(4), Some(("/a.js", 7)));
+        assert_eq!(lines.find(0x20), Some(("/a.js", 0)));
+        assert_eq!(lines.find(0x31), Some(("/a.js", 8)));
+        assert_eq!(Lines::default().find(0), None);
     }
 }

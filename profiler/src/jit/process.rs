@@ -456,7 +456,7 @@ impl Process {
             };
             let named = Named::of(code.name);
             Some(match code.lines {
-                Some(lines) => named.with_lines(lines.find(address)),
+                Some(lines) => named.with_lines(lines.find(address.wrapping_sub(code.origin))),
                 None => named,
             })
         })

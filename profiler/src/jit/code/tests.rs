@@ -84,7 +84,7 @@ fn what_is_told_late_counts_only_if_nothing_was_told_before() {
 #[test]
 fn code_that_moved_is_at_its_new_place_from_then_on() {
     let mut code = CodeMap::default();
-    let mut lines = Lines::at(0x100);
+    let mut lines = Lines::default();
     lines.add(0, 7, b"/x.js");
     code.insert(0x100..0x110, b"f", Appeared::at(100), Some(lines.sorted()));
     code.shift(0x100, 0x200, 0x10, Appeared::at(200));
@@ -100,7 +100,8 @@ fn code_that_moved_is_at_its_new_place_from_then_on() {
     let Found::Code(moved) = code.find(0x205, 250, Late::No) else {
         panic!("it is there");
     };
-    assert_eq!(moved.lines.unwrap().find(0x205), Some(("/x.js", 7)));
+    assert_eq!(moved.origin, 0x200);
+    assert_eq!(moved.lines.unwrap().find(5), Some(("/x.js", 7)));
     code.shift(0x999, 0x100, 16, Appeared::at(300));
     check(&code, 0x105, 400, "-");
 }

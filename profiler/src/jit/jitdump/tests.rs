@@ -89,7 +89,7 @@ fn line(code: &CodeMap, address: u64) -> Option<(String, u32)> {
     let Found::Code(found) = code.find(address, 2000, Late::No) else {
         return None;
     };
-    let (file, line) = found.lines?.find(address)?;
+    let (file, line) = found.lines?.find(address - found.origin)?;
     Some((file.to_owned(), line))
 }
 
