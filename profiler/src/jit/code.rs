@@ -77,11 +77,11 @@ pub enum Found<'a> {
     Unsure,
 }
 
-/// Whether an entry that appeared after a time may tell what was there at that time, if nothing else
-/// was told before it. Some runtimes write late, or when they are asked.
+/// Whether an entry that surely appeared after a time may tell what was there at that time, if
+/// nothing else was told of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Late {
-    /// It may.
+    /// It may: some runtimes write late, or when they are asked.
     Counts,
     /// The address may have had another use then.
     No,
@@ -139,10 +139,13 @@ impl CodeMap {
         }
         let name = &name[..name.len().min(MOST_NAME_BYTES)];
         self.next_order += 1;
-        if lines.is_none() && self.is_told_again(start, end, name) {
-            return;
+        self.newest_ns = self.newest_ns.max(appeared.by_ns);
+        if self.is_taken(start, end) {
+            if lines.is_none() && self.is_told_again(start, end, name) {
+                return;
+            }
+            self.clear(start, end, appeared);
         }
-        self.clear(start, end, appeared);
         self.line_bytes += lines.as_ref().map_or(0, Lines::bytes);
         let entry = Entry {
             end,
@@ -239,7 +242,9 @@ impl CodeMap {
         match next {
             // Something else may have been there, and is forgotten.
             Some(_) if time_ns < self.forgotten_ns => Found::Unsure,
-            Some(entry) if late == Late::Counts => self.found(entry),
+            Some(entry) if late == Late::Counts || entry.appeared.after_ns < time_ns => {
+                self.found(entry)
+            }
             _ => Found::Nothing,
         }
     }
@@ -344,9 +349,13 @@ impl CodeMap {
         is_it
     }
 
+    fn is_taken(&self, start: u64, end: u64) -> bool {
+        let before = self.entries.range(..end).next_back();
+        before.is_some_and(|(_, entry)| entry.end > start)
+    }
+
     /// Makes room.
     fn clear(&mut self, start: u64, end: u64, appeared: Appeared) {
-        self.newest_ns = self.newest_ns.max(appeared.by_ns);
         while let Some((first, last)) = self
             .entries
             .range(..end)

@@ -46,7 +46,7 @@ use process::{Birth, Process};
 /// How often the file of a process is looked at.
 const LOOK_NS: u64 = 100_000_000;
 /// What is read of all files between two looks at the rings, in bytes: some hundredths of a second.
-const MOST_READ_BYTES: u64 = 8 << 20;
+const MOST_READ_BYTES: u64 = 4 << 20;
 /// How long the end may read what was written meanwhile.
 const LAST_PATIENCE: Duration = Duration::from_secs(3);
 /// Memory for entries and names of all processes, unless told.

@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     os::unix::fs::{FileExt, MetadataExt},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use super::code::Appeared;
@@ -22,6 +22,38 @@ pub struct Now {
     pub ns: u64,
     /// The same moment.
     pub time: SystemTime,
+}
+
+impl Now {
+    /// This moment. Time that passes between the two readings makes what was written look younger
+    /// than it is, never older.
+    #[must_use]
+    pub fn read() -> Self {
+        let time = SystemTime::now();
+        Self {
+            ns: crate::bpf::now_ns(),
+            time,
+        }
+    }
+
+    /// By when a file of this stamp was written, by the clock of samples. File systems that stamp by
+    /// the second are not believed.
+    fn written_ns(self, modified: Option<SystemTime>) -> u64 {
+        let Some(modified) = modified.filter(|time| !is_whole_second(*time)) else {
+            return self.ns;
+        };
+        let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        let stamp_ns = match self.time.duration_since(modified) {
+            Ok(age) => self.ns.saturating_sub(nanos(age)),
+            Err(later) => self.ns.saturating_add(nanos(later.duration())),
+        };
+        stamp_ns.saturating_add(STAMP_GRAIN_NS)
+    }
+}
+
+fn is_whole_second(time: SystemTime) -> bool {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.is_ok_and(|since| since.subsec_nanos() == 0)
 }
 
 /// What takes the bytes.
@@ -163,7 +195,7 @@ impl Tail {
                 reader.start_over(Appeared::between(self.looked_ns, now.ns));
             }
             if end > self.offset {
-                let by_ns = written_ns(now, modified).max(self.looked_ns);
+                let by_ns = now.written_ns(modified).max(self.looked_ns);
                 let appeared = Appeared::between(self.looked_ns, by_ns);
                 self.mark = Some(Mark { end, appeared });
             }
@@ -217,23 +249,6 @@ impl Tail {
         let mut bytes = vec![0; self.witness.len()];
         let start = self.offset - self.witness.len() as u64;
         self.file.read_exact_at(&mut bytes, start).is_ok() && bytes == self.witness
-    }
-}
-
-/// By when a file of this stamp was written, by the clock of samples. File systems that stamp by
-/// the second are not believed.
-fn written_ns(now: Now, modified: Option<SystemTime>) -> u64 {
-    let whole_seconds = |time: &SystemTime| {
-        let since = time.duration_since(SystemTime::UNIX_EPOCH);
-        since.is_ok_and(|since| since.subsec_nanos() == 0)
-    };
-    let age = modified
-        .filter(|time| !whole_seconds(time))
-        .and_then(|time| now.time.duration_since(time).ok())
-        .and_then(|age| u64::try_from(age.as_nanos()).ok());
-    match age {
-        Some(age) => now.ns.saturating_sub(age.saturating_sub(STAMP_GRAIN_NS)),
-        None => now.ns,
     }
 }
 

@@ -7,7 +7,7 @@ use profiler_common::stop::StopReason;
 
 use super::account::Account;
 use crate::{
-    bpf::{self, Comm, KernelSymbols, Sample},
+    bpf::{Comm, KernelSymbols, Sample},
     jit::{self, Jit, JitReport},
     object::{Bias, ElfAddr, ObjectId, Objects},
     process::{Mapping as ProcessMapping, Processes, UserPlace, UserStack},
@@ -323,12 +323,8 @@ impl Collector {
         printed: Option<&KernelSymbols>,
     ) -> Finished {
         let objects = known.objects;
-        let now = jit::Now {
-            ns: bpf::now_ns(),
-            time: SystemTime::now(),
-        };
         let jit::Finished { names, reports } =
-            std::mem::take(&mut self.jit).finish(now, known.processes, objects);
+            std::mem::take(&mut self.jit).finish(jit::Now::read(), known.processes, objects);
         let made = self.name_made(&names);
         let (mut named, kernel_names) =
             symbolize(&mut self.profile, &self.origins, objects, inlines, printed);

@@ -301,12 +301,10 @@ impl Session {
         let batch = self.timeline.take(whole_ns);
         let now_ns = now_ns();
         self.residency.collect(now_ns, self.sampler.tables());
-        let now = Now {
-            ns: now_ns,
-            time: SystemTime::now(),
-        };
         // What runtimes told before these samples were taken is known when they are named.
-        self.collector.jit.read(now, &self.processes, &self.objects);
+        self.collector
+            .jit
+            .read(Now::read(), &self.processes, &self.objects);
         self.walk_waiting();
         // Also what waits: it has changed `/proc` already.
         self.processes
