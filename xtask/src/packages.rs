@@ -16,7 +16,7 @@ struct Needed {
     reason: &'static str,
 }
 
-const NEEDED: [Needed; 10] = [
+const NEEDED: [Needed; 12] = [
     Needed {
         program: "cc",
         packages: &["build-essential"],
@@ -61,6 +61,16 @@ const NEEDED: [Needed; 10] = [
         program: "python3",
         packages: &["python3"],
         reason: "an interpreter to walk",
+    },
+    Needed {
+        program: "node",
+        packages: &["nodejs"],
+        reason: "code made at run time",
+    },
+    Needed {
+        program: "jcmd",
+        packages: &["default-jdk-headless", "openjdk-17-jdk-headless"],
+        reason: "code made at run time, whose names come late",
     },
     Needed {
         program: "git",

@@ -16,6 +16,7 @@ mod fixture;
 #[path = "../common/fixture_path.rs"]
 mod fixture_path;
 mod folded;
+mod jit;
 mod kernel_names;
 mod known;
 mod library;
