@@ -16,6 +16,7 @@ use std::{
 
 use ebpfprof::{
     bpf::Sample,
+    jit::{Appeared, Clock, CodeMap, Found, Jitdump, Late, Named, PerfMap},
     object::{ElfAddr, Objects},
     process::{FileNumber, MapRow, parse_maps},
     symbolize::go::{GoFrame, GoTable},
@@ -54,6 +55,11 @@ const TABLE_BYTES_PER_BYTE: usize = 32;
 /// A compressed section may be this much longer than what it takes in the file.
 const UNPACKED_BYTES_PER_BYTE: usize = 64;
 
+/// An entry of a perf map has six bytes at least, and takes some hundred in a tree.
+const CODE_BYTES_PER_BYTE: usize = 32;
+/// Some thousand replaced entries are kept, and a line of up to 64 KiB or lines of up to a megabyte.
+const PAST_BYTES: usize = 4 << 20;
+
 /// What is kept of one function's sequences of steps, three at a time: a step of two bytes is 16, in a
 /// vector that grows by doubling.
 const STEP_BYTES_PER_BYTE: usize = 3 * 24;
@@ -61,7 +67,7 @@ const STEP_BYTES_PER_BYTE: usize = 3 * 24;
 const BLOCK_BYTES: usize = 1 << 20;
 
 /// Every target, with its bounds.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 9] = [
     Target {
         name: "object_head",
         run: object_head,
@@ -103,6 +109,18 @@ pub const TARGETS: [Target; 7] = [
         run: rule_word,
         bytes_per_byte: 0,
         fixed_bytes: SLACK_BYTES,
+    },
+    Target {
+        name: "perf_map",
+        run: perf_map,
+        bytes_per_byte: CODE_BYTES_PER_BYTE,
+        fixed_bytes: PAST_BYTES,
+    },
+    Target {
+        name: "jitdump",
+        run: jitdump,
+        bytes_per_byte: CODE_BYTES_PER_BYTE,
+        fixed_bytes: PAST_BYTES,
     },
 ];
 
@@ -331,4 +349,53 @@ impl OtherRegisters for Rest<'_> {
         let bytes = self.0.get(usize::from(number)..)?.first_chunk()?;
         Some(u64::from_le_bytes(*bytes))
     }
+}
+
+/// A perf map, whole and in two pieces, and what is shown of its names.
+pub fn perf_map(data: &[u8]) {
+    let read = |pieces: [&[u8]; 2]| {
+        let (mut map, mut code) = (PerfMap::default(), CodeMap::default());
+        for (number, piece) in pieces.into_iter().enumerate() {
+            map.feed(piece, Appeared::at(10 * number as u64), &mut code);
+        }
+        (map.garbage(), code)
+    };
+    let (garbage, code) = read([data, &[]]);
+    drop(code);
+    let (same, code) = read(data.split_at(data.len() / 2).into());
+    assert_eq!(garbage, same);
+    look_at_all(code);
+}
+
+/// A jitdump, in two pieces, the second of which is passed over as far as it may be.
+pub fn jitdump(data: &[u8]) {
+    let (mut dump, mut code) = (Jitdump::new(Clock::default()), CodeMap::default());
+    let (first, rest) = data.split_at(data.len() / 2);
+    dump.feed(first, Appeared::between(0, 1 << 40), &mut code);
+    let skip = usize::try_from(dump.skip()).map_or(rest.len(), |skip| skip.min(rest.len()));
+    dump.passed(skip as u64);
+    dump.feed(&rest[skip..], Appeared::between(0, u64::MAX), &mut code);
+    look_at_all(code);
+}
+
+/// The longest name that is kept, in bytes; as text three times as long.
+const MOST_NAME_BYTES: usize = 4096;
+
+/// Asks for code at many addresses and times, until there is none.
+fn look_at_all(mut code: CodeMap) {
+    while !code.is_empty() {
+        for shift in 0..64 {
+            for time_ns in [0, 5, 10, 1 << 40, u64::MAX] {
+                let Found::Code(found) = code.find(1 << shift, time_ns, Late::Counts) else {
+                    continue;
+                };
+                let name = Named::of(found.name);
+                assert!(!name.function.is_empty());
+                let lines = found.lines.and_then(|lines| lines.find(1));
+                assert!(lines.is_none_or(|(file, _)| file.len() <= 3 * MOST_NAME_BYTES));
+            }
+        }
+        code.shed();
+    }
+    assert_eq!(code.bytes(), 0);
 }

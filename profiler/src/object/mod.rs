@@ -165,6 +165,12 @@ impl Object {
         self.file.as_ref().and_then(Stamp::of) == self.stamp
     }
 
+    /// Whether the file could be opened and is of another format.
+    #[must_use]
+    pub fn is_no_elf_file(&self) -> bool {
+        self.file.is_some() && self.segments.is_empty()
+    }
+
     /// Last part of the path.
     #[must_use]
     pub fn short_name(&self) -> &str {

@@ -509,6 +509,12 @@ impl Processes {
         process.into_iter().flat_map(|process| process.space.iter())
     }
 
+    /// The mappings of a process, as far as it is known.
+    #[must_use]
+    pub fn space(&self, pid: Pid) -> Option<&Space> {
+        self.processes.get(&pid).map(|process| &process.space)
+    }
+
     /// Gives the kernel side the tables it lacks, and takes back those of processes that ended a
     /// while ago. Tells which those are: their pids may be given to others.
     pub fn publish(
@@ -723,8 +729,20 @@ fn is_user_space(row: &MapRow) -> bool {
     row.end >> 56 == 0
 }
 
+/// Memory that only looks like a file: some runtimes map what they make twice, to write it here and
+/// run it there (.NET, PHP's opcache). A program that runs from such memory is an ELF file.
+fn is_shared_memory(row: &MapRow) -> bool {
+    let is_memory = ["/memfd:", "/dev/zero", "/SYSV"]
+        .iter()
+        .any(|start| row.path.starts_with(start));
+    // A jitdump may be such memory: it is mapped to be found.
+    is_memory && !row.path.contains(".dump")
+}
+
 fn mapping_of(pid: Pid, row: &MapRow, objects: &mut Objects) -> Mapping {
-    let object = objects.of_mapping(pid, row);
+    let object = objects
+        .of_mapping(pid, row)
+        .filter(|id| !(is_shared_memory(row) && objects.get(*id).is_no_elf_file()));
     let bias = match object {
         // Without its headers an object's file offsets serve as its addresses.
         Some(id) => objects

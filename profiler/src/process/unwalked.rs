@@ -77,6 +77,12 @@ impl CodeSpace {
         }
     }
 
+    /// Whether some of the code is in memory that no file backs.
+    #[must_use]
+    pub fn has_made_code(&self) -> bool {
+        self.space.iter().any(|mapping| mapping.object.is_none())
+    }
+
     /// Walks a stack. An object in [`UserStack::wants`] may have a table later.
     #[must_use]
     pub fn walk(&self, unwalked: &Unwalked, with: Tabled<'_>) -> UserStack {

@@ -1,6 +1,8 @@
 //! One profile out of two.
 
-use super::{Function, Label, LabelValue, Line, LocationId, Mapping, Profile, StringId};
+use super::{
+    FrameKind, Function, Identity, Label, LabelValue, Line, LocationId, Mapping, Profile, StringId,
+};
 
 /// A line by what it says: name, linker's name and file; start line, line and column.
 type ToldLine<'a> = ([&'a str; 3], [u32; 3]);
@@ -11,6 +13,7 @@ impl Profile {
     /// The start is the earlier of the two, the duration the sum (as pprof merges). But for the
     /// order of the comments, it does not matter which of the two is merged into which.
     pub fn merge(&mut self, other: &Self) {
+        self.identify_made();
         let locations: Vec<LocationId> = other
             .location_ids()
             .map(|id| self.adopt(other, id))
@@ -45,6 +48,22 @@ impl Profile {
         }
     }
 
+    /// Has code made at run time found by its function alone: numbers mean nothing in another profile.
+    fn identify_made(&mut self) {
+        let locations = &self.locations;
+        let is_named = |id: LocationId| !locations[id.index()].lines.is_empty();
+        self.location_ids
+            .retain(|(kind, ..), id| *kind != FrameKind::Jit || !is_named(*id));
+        for id in self.location_ids() {
+            let location = self.location_at(id);
+            if let (FrameKind::Jit, Some(line)) = (location.kind, location.lines.last()) {
+                let identity = Identity::Function(line.function);
+                let key = (location.kind, location.mapping, location.address, identity);
+                self.location_ids.entry(key).or_insert(id);
+            }
+        }
+    }
+
     fn adopt(&mut self, other: &Self, id: LocationId) -> LocationId {
         let location = other.location_at(id);
         let mapping = location.mapping.map(|id| {
@@ -56,13 +75,16 @@ impl Profile {
             };
             self.mapping(mapping)
         });
-        let name = match (location.kind, location.lines.first()) {
-            (super::FrameKind::Marker, Some(line)) => {
-                self.adopt_text(other, other.function_at(line.function).name)
+        let identity = match (location.kind, location.lines.last()) {
+            (FrameKind::Marker, Some(line)) => {
+                Identity::Words(self.adopt_text(other, other.function_at(line.function).name))
             }
-            _ => StringId::EMPTY,
+            (FrameKind::Jit, Some(line)) => {
+                Identity::Function(self.adopt_line(other, *line).function)
+            }
+            _ => Identity::Place,
         };
-        let ours = self.location_keyed(location.kind, mapping, location.address, name);
+        let ours = self.location_keyed(location.kind, mapping, location.address, identity);
         // Two runs may have found different lines for one place, say with and without debug
         // info. The choice between them must not depend on which profile is merged into which.
         if other.told_by(&location.lines) > self.told_by(&self.location_at(ours).lines) {

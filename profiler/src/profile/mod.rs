@@ -200,6 +200,20 @@ impl LabelKey {
 /// What is known of where a sample was taken: a key and its value.
 pub type Label = (LabelKey, LabelValue);
 
+/// What tells a location from others of its kind, mapping and address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Identity {
+    /// Nothing: there is but one.
+    Place,
+    /// What a marker says.
+    Words(StringId),
+    /// The number of code made at run time: other code may have been there at another time, or may
+    /// be in another process.
+    Made(u32),
+    /// The function of code made at run time, once it is known.
+    Function(FunctionId),
+}
+
 /// Some events with the same stack and the same labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sample<'a> {
@@ -235,7 +249,7 @@ pub struct Profile {
     functions: Interner<Function>,
     mappings: Interner<Mapping>,
     locations: Vec<Location>,
-    location_ids: HashMap<(FrameKind, Option<MappingId>, u64, StringId), LocationId>,
+    location_ids: HashMap<(FrameKind, Option<MappingId>, u64, Identity), LocationId>,
     /// Events by labels, then by stack.
     samples: HashMap<Vec<Label>, HashMap<Vec<LocationId>, u64>>,
 }
@@ -305,13 +319,18 @@ impl Profile {
         mapping: Option<MappingId>,
         address: u64,
     ) -> LocationId {
-        self.location_keyed(kind, mapping, address, StringId::EMPTY)
+        self.location_keyed(kind, mapping, address, Identity::Place)
+    }
+
+    /// The handle of code that was made at run time: one for each address and number.
+    pub fn made_location(&mut self, address: u64, number: u32) -> LocationId {
+        self.location_keyed(FrameKind::Jit, None, address, Identity::Made(number))
     }
 
     /// The handle of a frame that only says something, such as why a stack was cut.
     pub fn marker(&mut self, words: &str) -> LocationId {
         let name = self.string(words);
-        let id = self.location_keyed(FrameKind::Marker, None, 0, name);
+        let id = self.location_keyed(FrameKind::Marker, None, 0, Identity::Words(name));
         if self.locations[id.index()].lines.is_empty() {
             let function = self.function(Function {
                 name,
@@ -333,11 +352,11 @@ impl Profile {
         kind: FrameKind,
         mapping: Option<MappingId>,
         address: u64,
-        name: StringId,
+        identity: Identity,
     ) -> LocationId {
         *self
             .location_ids
-            .entry((kind, mapping, address, name))
+            .entry((kind, mapping, address, identity))
             .or_insert_with(|| {
                 let id = u32::try_from(self.locations.len())
                     .expect("fewer than 2^32 locations fit in memory");
@@ -382,9 +401,9 @@ impl Profile {
         let (kind, old, address) = (location.kind, location.mapping, location.address);
         location.mapping = Some(mapping);
         self.location_ids
-            .remove(&(kind, old, address, StringId::EMPTY));
+            .remove(&(kind, old, address, Identity::Place));
         self.location_ids
-            .insert((kind, Some(mapping), address, StringId::EMPTY), id);
+            .insert((kind, Some(mapping), address, Identity::Place), id);
     }
 
     /// Every string, in the order of the handles; the first is empty.

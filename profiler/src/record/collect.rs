@@ -11,9 +11,12 @@ use super::{
 };
 use crate::{
     bpf::{KernelSymbols, Sample},
+    jit::{self, Jit, JitReport},
     object::{Bias, ElfAddr, ObjectId, Objects},
     process::{Mapping as ProcessMapping, Processes, UserPlace, UserStack},
-    profile::{self, FrameKind, LocationId, MappingId, MappingKind, Profile, StringId},
+    profile::{
+        self, FrameKind, Function, Line, LocationId, MappingId, MappingKind, Profile, StringId,
+    },
     symbolize::{self, Origin, Symbolized, symbolize},
     target::Pid,
 };
@@ -40,6 +43,8 @@ pub(super) struct Finished {
     pub(super) profile: Profile,
     pub(super) account: Account,
     pub(super) symbolized: Symbolized,
+    /// Why code made at run time has no names.
+    pub(super) jit: Vec<JitReport>,
 }
 
 /// A profile that grows.
@@ -50,6 +55,10 @@ pub(super) struct Collector {
     /// The locations of places that a representative was found for.
     places: HashMap<(ObjectId, ElfAddr), LocationId>,
     labeller: Labeller,
+    /// The names of code made at run time.
+    pub(super) jit: Jit,
+    /// Where such code lies in the profile.
+    made: Vec<(LocationId, jit::Place)>,
     main_path: Option<String>,
     complete: u64,
     cut: BTreeMap<StopReason, u64>,
@@ -65,6 +74,8 @@ impl Collector {
             representatives: HashMap::default(),
             places: HashMap::default(),
             labeller: Labeller::new(labels),
+            jit: Jit::default(),
+            made: Vec::new(),
             main_path: None,
             complete: 0,
             cut: BTreeMap::new(),
@@ -157,7 +168,12 @@ impl Collector {
                 self.note_origin(id, origin)
             }
             UserPlace::Jit(address) => {
-                let id = self.profile.location(FrameKind::Jit, None, address);
+                let comm = || sample.comm.text();
+                let place = self.jit.place(sample.pid, address, sample.time_ns, comm);
+                let id = self.profile.made_location(address, place.number());
+                if id.index() == self.origins.len() {
+                    self.made.push((id, place));
+                }
                 self.note_origin(id, Origin::Jit)
             }
             UserPlace::Unknown(address) => {
@@ -282,11 +298,18 @@ impl Collector {
     /// whether the kernel hid its names.
     pub(super) fn finish(
         mut self,
-        objects: &Objects,
+        known: Known<'_>,
         symbols: symbolize::Settings,
         printed: Option<&KernelSymbols>,
     ) -> Finished {
-        let symbolized = symbolize(&mut self.profile, &self.origins, objects, symbols, printed);
+        let objects = known.objects;
+        let jit::Finished { names, reports } =
+            std::mem::take(&mut self.jit).finish(jit::Now::read(), known.processes, objects);
+        let made = self.name_made(&names);
+        let mut symbolized = symbolize(&mut self.profile, &self.origins, objects, symbols, printed);
+        for id in made {
+            symbolized.named[id.index()] = true;
+        }
         let mut account = Account {
             kept: self.kept,
             complete: self.complete,
@@ -308,6 +331,31 @@ impl Collector {
             profile: self.profile,
             account,
             symbolized,
+            jit: reports,
         }
+    }
+
+    /// Gives code made at run time its names. Tells what has one.
+    fn name_made(&mut self, names: &[Option<jit::Named>]) -> Vec<LocationId> {
+        let mut named = Vec::new();
+        for (id, place) in std::mem::take(&mut self.made) {
+            let Some(name) = names.get(place.index()).and_then(Option::as_ref) else {
+                continue;
+            };
+            let function = Function {
+                name: self.profile.string(&name.function),
+                system_name: StringId::EMPTY,
+                file: self.profile.string(&name.file),
+                start_line: name.start_line,
+            };
+            let line = Line {
+                function: self.profile.function(function),
+                line: name.line,
+                column: 0,
+            };
+            self.profile.set_lines(id, vec![line]);
+            named.push(id);
+        }
+        named
     }
 }

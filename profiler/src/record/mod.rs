@@ -30,6 +30,7 @@ pub use labels::LabelSettings;
 use crate::{
     bpf::{self, BpfError, Flavour, Stacks},
     error::Explain,
+    jit::JitReport,
     profile::{LabelKey, Profile},
     symbolize,
     target::{
@@ -149,6 +150,8 @@ pub struct Outcome {
     pub running: Option<Running>,
     /// What the user should know, one sentence each.
     pub notes: Vec<String>,
+    /// Why code made at run time has no names, the most frames first.
+    pub jit: Vec<JitReport>,
 }
 
 /// Why a recording failed.

@@ -23,6 +23,7 @@ use super::{
 };
 use crate::{
     bpf::{Counts, Sample, Sampler, Settings, Stacks, now_ns},
+    jit::Now,
     object::{ObjectId, Objects},
     process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
     profile::{LabelKey, Mapping, MappingKind, Profile, StringId},
@@ -300,6 +301,10 @@ impl Session {
         let batch = self.timeline.take(whole_ns);
         let now_ns = now_ns();
         self.residency.collect(now_ns, self.sampler.tables());
+        // What runtimes told before these samples were taken is known when they are named.
+        self.collector
+            .jit
+            .read(Now::read(), &self.processes, &self.objects);
         self.walk_waiting();
         // Also what waits: it has changed `/proc` already.
         self.processes
@@ -321,6 +326,7 @@ impl Session {
             &mut self.objects,
         );
         self.watched.forget(&gone, &mut self.sampler);
+        self.collector.jit.forget(&gone);
     }
 
     fn take(&mut self, sample: &Sample, now_ns: u64) {
@@ -335,6 +341,10 @@ impl Session {
         let lacking = ObjectId::from_wire(unwalked.lacking);
         self.request(lacking.filter(|object| self.objects.find(*object).is_some()));
         let space = self.processes.code_space(sample, now_ns, &mut self.objects);
+        if space.has_made_code() {
+            // By the time the stack is walked, the process may be gone.
+            self.collector.jit.expect(sample.pid);
+        }
         self.walk(Held {
             sample: sample.clone(),
             unwalked: Rc::clone(unwalked),
@@ -407,6 +417,7 @@ impl Session {
     fn apply(&mut self, event: &ProcessEvent) {
         self.processes.apply(event, &mut self.objects);
         self.watched.apply(event, &mut self.sampler);
+        self.collector.jit.apply(event);
         if let Change::Exec { pid, .. } = &event.change
             && self.targets.main == Some(*pid)
             && !self.collector.has_main()
@@ -453,13 +464,18 @@ impl Session {
         self.collector.add_main(self.targets.main, known);
         // The programs leave the kernel before the slow part.
         drop(self.sampler);
+        let known = Known {
+            processes: &self.processes,
+            objects: &self.objects,
+        };
         let Finished {
             mut profile,
             mut account,
             symbolized,
+            jit,
         } = self
             .collector
-            .finish(&self.objects, self.request.symbols, printed.as_ref());
+            .finish(known, self.request.symbols, printed.as_ref());
         if let Some(note) = self.running.as_mut().and_then(command_note) {
             notes.push(note);
         }
@@ -492,6 +508,7 @@ impl Session {
             end,
             running: self.running,
             notes,
+            jit,
         })
     }
 

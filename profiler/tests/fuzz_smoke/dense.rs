@@ -14,6 +14,12 @@ pub(crate) fn inputs(target: &str) -> Vec<Vec<u8>> {
             vec![0xff; BYTES],
             b"\n".repeat(BYTES),
         ],
+        "perf_map" => vec![
+            perf_map_lines(),
+            b"1 f a\n".repeat(BYTES / 6),
+            vec![b'1'; BYTES],
+        ],
+        "jitdump" => vec![jitdump_loads(), jitdump_moves()],
         "rule_word" => vec![1_u64.to_le_bytes().repeat(BYTES / 64)],
         _ => Vec::new(),
     }
@@ -154,4 +160,70 @@ fn go_program() -> Vec<u8> {
     file.extend(words(&[0, 1, 0]));
     file.extend([&table[..], names].concat());
     file
+}
+
+/// The shortest lines, each of code of its own.
+fn perf_map_lines() -> Vec<u8> {
+    let mut text = String::new();
+    for number in 0.. {
+        if text.len() >= BYTES {
+            break;
+        }
+        text.push_str(&format!("{number:x} 1 a\n"));
+    }
+    text.into_bytes()
+}
+
+/// The head of a jitdump of process 7.
+/// Source: `tools/perf/Documentation/jitdump-specification.txt` of the kernel.
+fn jitdump_head() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for word in [0x4A69_5444_u32, 1, 40, 62, 0, 7, 0, 0, 0, 0] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes
+}
+
+/// A record: its kind, then what it holds.
+fn jitdump_record(bytes: &mut Vec<u8>, kind: u32, body: &[u8]) {
+    bytes.extend(kind.to_le_bytes());
+    bytes.extend((16 + body.len() as u32).to_le_bytes());
+    bytes.extend(1_u64.to_le_bytes());
+    bytes.extend(body);
+}
+
+/// The shortest records of code, each elsewhere.
+fn jitdump_loads() -> Vec<u8> {
+    let mut bytes = jitdump_head();
+    for at in 0_u64.. {
+        if bytes.len() >= BYTES {
+            break;
+        }
+        let longs = [7, at, at, 1, 0].map(u64::to_le_bytes).concat();
+        jitdump_record(&mut bytes, 0, &[&longs[..], b"a\0"].concat());
+    }
+    bytes
+}
+
+/// Code with as many lines as a record of half the input has, which moves on and on.
+fn jitdump_moves() -> Vec<u8> {
+    let mut bytes = jitdump_head();
+    let count = (BYTES / 2 / 17) as u64;
+    let mut lines = [0, count].map(u64::to_le_bytes).concat();
+    for at in 0..count {
+        lines.extend(at.to_le_bytes());
+        lines.extend(1_u64.to_le_bytes());
+        lines.push(0);
+    }
+    jitdump_record(&mut bytes, 2, &lines);
+    let load = [7, 0, 0, 1, 0].map(u64::to_le_bytes).concat();
+    jitdump_record(&mut bytes, 0, &[&load[..], b"a\0"].concat());
+    for at in 0_u64.. {
+        if bytes.len() >= BYTES {
+            break;
+        }
+        let longs = [7, at + 1, at, at + 1, 1, 0].map(u64::to_le_bytes);
+        jitdump_record(&mut bytes, 1, &longs.concat());
+    }
+    bytes
 }

@@ -109,6 +109,15 @@ impl Pprof {
         self.samples().iter().map(|sample| sample.count).sum()
     }
 
+    /// File and first line of each function of this name.
+    pub(crate) fn sources_of(&self, name: &str) -> BTreeSet<(String, i64)> {
+        let functions = self.message.function.iter();
+        functions
+            .filter(|function| self.text(function.name) == name)
+            .map(|function| (self.text(function.filename), function.start_line))
+            .collect()
+    }
+
     /// Length of the recording.
     #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a short run")]
     pub(crate) fn seconds(&self) -> f64 {
