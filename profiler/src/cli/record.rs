@@ -24,7 +24,7 @@ use crate::{
         svg::TARGET_COMMENT,
     },
     privilege,
-    record::{End, Outcome, Request, StartCommand, Stop, prepare},
+    record::{End, Outcome, Request, StartCommand, Stop, Times, prepare},
     symbolize::Inlines,
     target::{
         Follow, TargetSpec,
@@ -130,6 +130,7 @@ fn request(args: &RecordArgs, stdout_is_taken: bool) -> Request {
             .labels
             .as_ref()
             .map(|labels| labels.iter().map(|label| label.0).collect()),
+        times: Times::LeftOut,
         flavour: args.walker.map(Into::into),
         table_bytes: args.max_table_memory.0,
     }

@@ -8,12 +8,14 @@
 
 mod merge;
 mod summary;
+mod timeline;
 
 use std::hash::Hash;
 
 use foldhash::HashMap;
 
 pub use summary::{Hot, hottest};
+pub use timeline::{MOST_MOMENTS, Moment, Thread, Timeline};
 
 /// A string in [`Profile::strings`]. [`StringId::EMPTY`] is the empty one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -224,6 +226,7 @@ pub struct Profile {
     location_ids: HashMap<(FrameKind, Option<MappingId>, u64, StringId), LocationId>,
     /// Events by labels, then by stack.
     samples: HashMap<Vec<Label>, HashMap<Vec<LocationId>, u64>>,
+    timeline: Option<Timeline>,
 }
 
 /// On-CPU samples by a clock: what Go's CPU profiles have, so that both can be compared.
@@ -257,6 +260,7 @@ impl Profile {
             locations: Vec::new(),
             location_ids: HashMap::default(),
             samples: HashMap::default(),
+            timeline: None,
         }
     }
 

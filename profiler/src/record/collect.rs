@@ -5,14 +5,14 @@ use std::{collections::BTreeMap, os::unix::fs::MetadataExt, time::SystemTime};
 use foldhash::HashMap;
 use profiler_common::stop::StopReason;
 
-use super::account::Account;
+use super::{Times, account::Account};
 use crate::{
     bpf::{Comm, KernelSymbols, Sample},
     object::{Bias, ElfAddr, ObjectId, Objects},
     process::{Mapping as ProcessMapping, Processes, UserPlace, UserStack},
     profile::{
         self, FrameKind, Label, LabelKey, LabelValue, LocationId, MappingId, MappingKind, Profile,
-        StringId,
+        StringId, Thread,
     },
     symbolize::{Inlines, KernelNames, Origin, symbolize},
     target::Pid,
@@ -60,13 +60,21 @@ pub(super) struct Collector {
     shown: Vec<LabelKey>,
     main_path: Option<String>,
     cgroups: HashMap<u64, StringId>,
+    times: Times,
+    /// `CLOCK_MONOTONIC` when the clocks started.
+    start_ns: u64,
+    /// The names of processes, where threads are kept apart.
+    process_names: HashMap<Pid, StringId>,
     complete: u64,
     cut: BTreeMap<StopReason, u64>,
     kept: u64,
 }
 
 impl Collector {
-    pub(super) fn new(mut profile: Profile, labels: LabelSettings) -> Self {
+    pub(super) fn new(mut profile: Profile, labels: LabelSettings, times: Times) -> Self {
+        if times == Times::Kept {
+            profile.keep_times();
+        }
         profile.shown_labels.clone_from(&labels.shown);
         // As a profile keeps them, so that it need not sort those of each sample.
         let mut shown = labels.shown;
@@ -80,14 +88,18 @@ impl Collector {
             shown,
             main_path: None,
             cgroups: HashMap::default(),
+            times,
+            start_ns: 0,
+            process_names: HashMap::default(),
             complete: 0,
             cut: BTreeMap::new(),
             kept: 0,
         }
     }
 
-    /// When the clocks started.
-    pub(super) fn set_start(&mut self, time: SystemTime) {
+    /// When the clocks started: by the calendar, and by the clock that samples carry.
+    pub(super) fn set_start(&mut self, time: SystemTime, monotonic_ns: u64) {
+        self.start_ns = monotonic_ns;
         let since_epoch = time
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
@@ -136,6 +148,11 @@ impl Collector {
         }
         let labels = self.labels(sample);
         self.profile.add(&stack, &labels, 1);
+        if self.times == Times::Kept {
+            let thread = self.thread(sample);
+            let time_ns = sample.time_ns.saturating_sub(self.start_ns);
+            self.profile.note_moment(time_ns, thread, &stack);
+        }
         self.kept += 1;
         let stops = [user.stop, sample.kernel_stop];
         match stops.into_iter().find(|stop| !stop.is_complete()) {
@@ -252,12 +269,37 @@ impl Collector {
         }
     }
 
-    fn labels(&mut self, sample: &Sample) -> Vec<Label> {
+    fn comm(&mut self, comm: Comm) -> StringId {
         let profile = &mut self.profile;
-        let comm = *self
+        *self
             .comms
-            .entry(sample.comm)
-            .or_insert_with(|| profile.string(&sample.comm.text()));
+            .entry(comm)
+            .or_insert_with(|| profile.string(&comm.text()))
+    }
+
+    fn thread(&mut self, sample: &Sample) -> Thread {
+        let Sample { pid, tid, .. } = *sample;
+        let name = self.comm(sample.comm);
+        let process = if pid.0 == tid.0 {
+            self.process_names.insert(pid, name);
+            name
+        } else {
+            let profile = &mut self.profile;
+            *self
+                .process_names
+                .entry(pid)
+                .or_insert_with(|| profile.string(&name_of(pid).unwrap_or_default()))
+        };
+        Thread {
+            pid: pid.0,
+            tid: tid.0,
+            name,
+            process,
+        }
+    }
+
+    fn labels(&mut self, sample: &Sample) -> Vec<Label> {
+        let comm = self.comm(sample.comm);
         let mut labels = Vec::with_capacity(1 + self.shown.len());
         labels.push((LabelKey::Comm, LabelValue::Text(comm)));
         for i in 0..self.shown.len() {
@@ -333,6 +375,13 @@ impl Collector {
             kernel_names,
         }
     }
+}
+
+/// The name of a process's first thread, if the process is still there.
+fn name_of(pid: Pid) -> Option<String> {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let name = name.strip_suffix(b"\n").unwrap_or(&name);
+    Some(String::from_utf8_lossy(name).into_owned())
 }
 
 /// Path of a process's cgroup in the cgroup v2 tree, if it is still the one with this id. Source:
