@@ -54,11 +54,17 @@ impl Plan {
                 "ebpfprof … -o - -o FILE",
             ));
         }
-        if to_stdout.clone().any(|(_, format)| format.is_binary()) && stdout().is_terminal() {
+        let binary = to_stdout.clone().find(|(_, format)| format.is_binary());
+        if let Some((_, format)) = binary
+            && stdout().is_terminal()
+        {
             return Err(Trouble::misuse(
                 "stdout is a terminal",
-                "a pprof profile is compressed binary data",
-                "ebpfprof … -o FILE.pb.gz, or -o - --format folded",
+                format!("a profile for {} is compressed binary data", format.name()),
+                format!(
+                    "ebpfprof … -o FILE.{}, or -o - --format folded",
+                    format.extension()
+                ),
             ));
         }
         Ok(Self { files })
@@ -68,6 +74,11 @@ impl Plan {
         self.files
             .iter()
             .any(|(destination, _)| *destination == Destination::Stdout)
+    }
+
+    /// Whether a format shows when things happened.
+    pub(super) fn needs_times(&self) -> bool {
+        self.files.iter().any(|(_, format)| format.needs_times())
     }
 
     /// Opens every output, so that a recording is never made for nothing. `label` names the file

@@ -20,8 +20,8 @@ use super::{
 use crate::{
     bpf::Stacks,
     export::{
+        TARGET_COMMENT,
         output::{Destination, OutputError},
-        svg::TARGET_COMMENT,
     },
     privilege,
     record::{End, Outcome, Request, StartCommand, Stop, Times, prepare},
@@ -49,7 +49,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     privilege::check()?;
     let stop = stop_on_signals()?;
     let stdout_closed = plan.uses_stdout().then(|| stop_when_stdout_closes(&stop));
-    let ready = prepare(request(args, plan.uses_stdout()))?;
+    let ready = prepare(request(args, &plan))?;
     let outputs = plan.open(args, ready.label())?;
     let mut bar = Bar::new(args.seconds.map(|seconds| seconds.0));
     let mut outcome = ready.record(&stop, &mut bar)?;
@@ -87,7 +87,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     Ok(code)
 }
 
-fn request(args: &RecordArgs, stdout_is_taken: bool) -> Request {
+fn request(args: &RecordArgs, plan: &Plan) -> Request {
     let stacks = |left_out: bool| {
         if left_out {
             Stacks::LeftOut
@@ -97,7 +97,7 @@ fn request(args: &RecordArgs, stdout_is_taken: bool) -> Request {
     };
     let command = (!args.command.is_empty()).then(|| StartCommand {
         argv: args.command.clone(),
-        stdout: if stdout_is_taken {
+        stdout: if plan.uses_stdout() {
             ChildStdout::ToStderr
         } else {
             ChildStdout::Inherit
@@ -130,7 +130,11 @@ fn request(args: &RecordArgs, stdout_is_taken: bool) -> Request {
             .labels
             .as_ref()
             .map(|labels| labels.iter().map(|label| label.0).collect()),
-        times: Times::LeftOut,
+        times: if plan.needs_times() {
+            Times::Kept
+        } else {
+            Times::LeftOut
+        },
         flavour: args.walker.map(Into::into),
         table_bytes: args.max_table_memory.0,
     }

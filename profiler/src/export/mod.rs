@@ -6,12 +6,18 @@
 //!
 //! To add a format: a module with `write`, and a line in each `match` here.
 
+mod about;
+pub mod firefox;
 pub mod folded;
+mod frames;
 mod names;
 pub mod output;
 pub mod pprof;
 pub mod proto;
+pub mod speedscope;
 pub mod svg;
+pub mod top;
+mod tracks;
 
 use std::{
     fmt,
@@ -20,6 +26,8 @@ use std::{
 };
 
 use clap::ValueEnum;
+
+pub use about::TARGET_COMMENT;
 
 use crate::profile::Profile;
 
@@ -33,11 +41,24 @@ pub enum Format {
     /// A flame graph that a browser opens.
     #[value(name = "svg")]
     FlameGraph,
+    /// What each thread did over time, for speedscope.
+    Speedscope,
+    /// What each process and thread did over time, for the Firefox Profiler; compressed by gzip.
+    Firefox,
+    /// The functions as a table of text, hottest first.
+    Top,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 3] = [Self::Pprof, Self::Folded, Self::FlameGraph];
+    pub const ALL: [Self; 6] = [
+        Self::Pprof,
+        Self::Folded,
+        Self::FlameGraph,
+        Self::Speedscope,
+        Self::Firefox,
+        Self::Top,
+    ];
 
     /// The format that a file's name asks for, by its extension.
     #[must_use]
@@ -55,6 +76,9 @@ impl Format {
             Self::Pprof => "pprof",
             Self::Folded => "folded",
             Self::FlameGraph => "svg",
+            Self::Speedscope => "speedscope",
+            Self::Firefox => "firefox",
+            Self::Top => "top",
         }
     }
 
@@ -65,6 +89,9 @@ impl Format {
             Self::Pprof => "pb.gz",
             Self::Folded => "folded",
             Self::FlameGraph => "svg",
+            Self::Speedscope => "speedscope.json",
+            Self::Firefox => "firefox.json.gz",
+            Self::Top => "txt",
         }
     }
 
@@ -75,13 +102,22 @@ impl Format {
             Self::Pprof => &[".pb.gz", ".pprof", ".pb"],
             Self::Folded => &[".folded", ".collapsed"],
             Self::FlameGraph => &[".svg"],
+            Self::Speedscope => &[".speedscope.json"],
+            Self::Firefox => &[".firefox.json.gz"],
+            Self::Top => &[".txt"],
         }
     }
 
     /// Whether the bytes are unfit for a terminal.
     #[must_use]
     pub const fn is_binary(self) -> bool {
-        matches!(self, Self::Pprof)
+        matches!(self, Self::Pprof | Self::Firefox)
+    }
+
+    /// Whether it shows when each event happened, if the profile knows.
+    #[must_use]
+    pub const fn needs_times(self) -> bool {
+        matches!(self, Self::Speedscope | Self::Firefox)
     }
 }
 
@@ -100,6 +136,9 @@ pub fn write(format: Format, profile: &Profile, out: &mut dyn Write) -> io::Resu
         Format::Pprof => pprof::write(profile, out),
         Format::Folded => folded::write(profile, out),
         Format::FlameGraph => svg::write(profile, out),
+        Format::Speedscope => speedscope::write(profile, out),
+        Format::Firefox => firefox::write(profile, out),
+        Format::Top => top::write(profile, out),
     }
 }
 
@@ -120,6 +159,10 @@ mod tests {
         check("cpu.folded", Some(Format::Folded));
         check("cpu.collapsed", Some(Format::Folded));
         check("./CPU.SVG", Some(Format::FlameGraph));
+        check("cpu.speedscope.json", Some(Format::Speedscope));
+        check("cpu.firefox.json.gz", Some(Format::Firefox));
+        check("cpu.txt", Some(Format::Top));
+        check("cpu.json", None);
         check("cpu.gz", None);
         check("svg", None);
         check("cpu.unknown", None);

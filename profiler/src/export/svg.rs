@@ -6,11 +6,8 @@ use std::io::{self, Write};
 
 use inferno::flamegraph::{self, Options, Palette, color::MultiPalette};
 
-use super::{folded, names};
+use super::{about, folded};
 use crate::profile::Profile;
-
-/// How the comment starts that says what was profiled. The rest of it goes into the title.
-pub const TARGET_COMMENT: &str = "target: ";
 
 const TITLE: &str = "CPU flame graph";
 
@@ -54,20 +51,10 @@ fn options(profile: &Profile, title: String) -> Options<'static> {
     options
 }
 
-/// What was profiled, if a comment says so.
+/// What it is, and of what.
 fn title(profile: &Profile) -> String {
-    let target = profile
-        .comments
-        .iter()
-        .find_map(|comment| {
-            comment
-                .trim_start_matches(['#', ' '])
-                .strip_prefix(TARGET_COMMENT)
-        })
-        .map(|target| target.replace(names::breaks_text, " "))
-        .filter(|target| !names::is_blank(target));
-    match target {
-        Some(target) => format!("{TITLE}: {}", target.trim()),
+    match about::target(profile) {
+        Some(target) => format!("{TITLE}: {target}"),
         None => TITLE.to_owned(),
     }
 }
