@@ -11,7 +11,8 @@ use std::{fmt::Write as _, fs, io::Read, path::Path};
 
 use ebpfprof::{
     export::{
-        self, Format,
+        self, Format, Settings,
+        flame::{Flame, Growth, Root},
         output::{Destination, Output, Overwrite},
         proto,
     },
@@ -416,6 +417,8 @@ fn check_formats(name: &str, profile: &Profile) {
     golden_file::check(&format!("{name}.folded"), &folded);
     let svg = String::from_utf8(written(Format::FlameGraph, profile)).unwrap();
     golden_file::check(&format!("{name}.svg"), &without_script(&svg));
+    let data = page_data(profile, &Settings::default());
+    golden_file::check(&format!("{name}.html.json"), &data);
     check_timed_formats(name, profile);
 }
 
@@ -431,6 +434,16 @@ fn check_timed_formats(name: &str, profile: &Profile) {
     golden_file::check(&format!("{name}.firefox.json"), &readable(&firefox));
     let top = String::from_utf8(written(Format::Top, profile)).unwrap();
     golden_file::check(&format!("{name}.txt"), &top);
+}
+
+/// The data of a page.
+fn page_data(profile: &Profile, settings: &Settings) -> String {
+    let mut page = Vec::new();
+    export::write_with(Format::Html, settings, profile, &mut page).unwrap();
+    let page = String::from_utf8(page).unwrap();
+    let (_, data) = page.split_once("id=\"data\">").unwrap();
+    let (data, _) = data.split_once("</script>").unwrap();
+    readable(data)
 }
 
 /// JSON with each member of the outer objects on a line of its own, and without our version.
@@ -481,6 +494,8 @@ fn labels_are_written_when_asked_for() {
     profile.shown_labels = vec![LabelKey::Pid, LabelKey::Comm];
     let message = decoded(&written(Format::Pprof, &profile));
     golden_file::check("mixed.labels.pprof.txt", &rendered(&message));
+    let data = page_data(&profile, &Settings::default());
+    golden_file::check("mixed.labels.html.json", &data);
     // Text formats have no labels.
     assert_eq!(
         written(Format::Folded, &profile),
@@ -491,6 +506,24 @@ fn labels_are_written_when_asked_for() {
 #[test]
 fn a_whole_host() {
     check_formats("host", &host());
+}
+
+#[test]
+fn a_flame_graph_may_hang_and_start_with_the_innermost() {
+    let flame = Flame {
+        growth: Growth::Down,
+        root: Root::Innermost,
+    };
+    let settings = Settings { flame };
+    let mut svg = Vec::new();
+    export::write_with(Format::FlameGraph, &settings, &mixed(), &mut svg).unwrap();
+    let svg = String::from_utf8(svg).unwrap();
+    golden_file::check("mixed.icicle,reversed.svg", &without_script(&svg));
+    let data = page_data(&mixed(), &settings);
+    assert!(
+        data.contains(r#"{"icicle":true,"reversed":true}"#),
+        "{data}"
+    );
 }
 
 #[test]

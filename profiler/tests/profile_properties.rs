@@ -359,7 +359,7 @@ fn check_contract(profile: &proto::Profile) {
 }
 
 /// The events in each format that is JSON or text, by its own numbers.
-fn totals(profile: &Profile) -> [(Format, u64); 4] {
+fn totals(profile: &Profile) -> [(Format, u64); 5] {
     let sum = |numbers: &serde_json::Value| -> u64 {
         let numbers = numbers.as_array().unwrap().iter();
         numbers.map(|number| number.as_u64().unwrap()).sum()
@@ -382,6 +382,13 @@ fn totals(profile: &Profile) -> [(Format, u64); 4] {
         .iter()
         .map(|one| sum(&one["samples"]["weight"]))
         .sum();
+    let page = String::from_utf8(written(Format::Html, profile)).unwrap();
+    let (_, data) = page.split_once("id=\"data\">").unwrap();
+    let data: serde_json::Value =
+        serde_json::from_str(data.split_once("</script>").unwrap().0).unwrap();
+    let groups = data["groups"].as_array().unwrap().iter();
+    let nodes = groups.flat_map(|group| group["tree"].as_array().unwrap().chunks(3));
+    let html = nodes.map(|node| node[2].as_u64().unwrap()).sum();
     let top = String::from_utf8(written(Format::Top, profile)).unwrap();
     let own = |line: &str| line.split_whitespace().next()?.parse::<u64>().ok();
     [
@@ -391,6 +398,7 @@ fn totals(profile: &Profile) -> [(Format, u64); 4] {
         ),
         (Format::Speedscope, speedscope / PERIOD),
         (Format::Firefox, firefox),
+        (Format::Html, html),
         (Format::Top, top.lines().filter_map(own).sum()),
     ]
 }

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags};
 use super::{args::RecordArgs, summary::Written, trouble::Trouble};
 use crate::{
     export::{
-        self, Format,
+        self, Format, Settings,
         output::{Destination, Output, Overwrite},
     },
     profile::Profile,
@@ -188,10 +188,14 @@ pub(super) struct Outputs(Vec<(Option<PathBuf>, Format, Output)>);
 
 impl Outputs {
     /// Writes the profile everywhere. One output's failure does not keep the others from theirs.
-    pub(super) fn write(self, profile: &Profile) -> (Vec<Written>, Vec<Trouble>) {
+    pub(super) fn write(
+        self,
+        profile: &Profile,
+        settings: &Settings,
+    ) -> (Vec<Written>, Vec<Trouble>) {
         let (mut written, mut troubles) = (Vec::new(), Vec::new());
         for (path, format, output) in self.0 {
-            match output.finish(|out| export::write(format, profile, out)) {
+            match output.finish(|out| export::write_with(format, settings, profile, out)) {
                 Ok(bytes) => written.push(Written {
                     path,
                     format,

@@ -11,7 +11,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    args::{Frequency, RecordArgs},
+    args::{Frequency, RecordArgs, flame},
     outputs::{Plan, stop_when_stdout_closes},
     progress::Bar,
     start_log, stop_on_signals, summary,
@@ -20,7 +20,7 @@ use super::{
 use crate::{
     bpf::Stacks,
     export::{
-        TARGET_COMMENT,
+        Settings, TARGET_COMMENT,
         output::{Destination, OutputError},
     },
     privilege,
@@ -64,7 +64,10 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
             .chain(outcome.cost.to_string().lines())
             .map(|line| format!("#{line}")),
     );
-    let (written, mut troubles) = outputs.write(&outcome.profile);
+    let settings = Settings {
+        flame: flame(&args.flame),
+    };
+    let (written, mut troubles) = outputs.write(&outcome.profile, &settings);
     if troubles.is_empty() && stdout_closed.is_some_and(|closed| closed.load(Ordering::Relaxed)) {
         // An empty profile meets no resistance.
         let closed = OutputError::ClosedPipe {
