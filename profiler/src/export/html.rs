@@ -32,8 +32,8 @@ const SCRIPT: [&str; 3] = [
 ];
 
 /// SHA-256 of the style and of the script, in base64. A test tells what they should be.
-const STYLE_HASH: &str = "qPASOMkje3sQgh+qL0PrAnnAsgCsXYn2MQi4TYFtO18=";
-const SCRIPT_HASH: &str = "bPIaJ7cf77JsOqIqZ1dwOAQXhhTMwkRQwGubjNLITR4=";
+const STYLE_HASH: &str = "oSJTqN58+c+5LwOjLLudvlFpMHb3Z/o28Eboj9VnFu8=";
+const SCRIPT_HASH: &str = "ubPyW/7zWS+5x1J4wZVfnQDPnjA6ay10drGv+tp0H7s=";
 
 /// All that the page knows.
 #[derive(Serialize)]

@@ -45,6 +45,7 @@ class Graph {
   layOut() {
     this.width = this.holder.clientWidth;
     this.boxes = [];
+    this.rests = [];
     let [above, below] = [0, 0];
     this.parts.forEach((part, number) => {
       const deepest = this.layOutPart(part, number > 0);
@@ -63,6 +64,7 @@ class Graph {
       this.rows[box.row].push(box);
     }
     for (const row of this.rows) row.sort((a, b) => a.x - b.x);
+    for (const rest of this.rests) rest.row = above + (rest.part.up ? -rest.depth : rest.depth);
     this.spacer.style.height = `${height - this.holder.clientHeight}px`;
     this.resize();
     this.ask();
@@ -86,13 +88,28 @@ class Graph {
       const width = tree.total[node] * scale;
       deepest = Math.max(deepest, tree.depth[node]);
       if (node !== WHOLE || !leavesOutRoot) put(node, (tree.start[node] - tree.start[zoom]) * scale, width);
-      for (const child of tree.children[node]) {
-        // The rest is narrower still.
-        if (tree.total[child] * scale < LEAST) break;
+      for (const [at, child] of tree.children[node].entries()) {
+        if (tree.total[child] * scale < LEAST) {
+          deepest = Math.max(deepest, this.putRest(part, node, at, scale));
+          break;
+        }
         todo.push(child);
       }
     }
     return deepest;
+  }
+
+  // Children from this one on are too narrow for boxes of their own: one grey box says so.
+  putRest(part, node, at, scale) {
+    const { tree, zoom } = part;
+    const first = tree.children[node][at];
+    const self = tree.total[node] - tree.children[node].reduce((sum, child) => sum + tree.total[child], 0);
+    const width = (tree.start[node] + tree.total[node] - self - tree.start[first]) * scale;
+    if (width < 2) return 0;
+    const x = (tree.start[first] - tree.start[zoom]) * scale;
+    const depth = tree.depth[node] + 1;
+    this.rests.push({ part, x, width, depth, count: tree.children[node].length - at });
+    return depth;
   }
 
   resize() {
@@ -125,6 +142,20 @@ class Graph {
     for (let row = first; row <= last; row++) {
       for (const box of this.rows[row]) this.drawBox(box, row * ROW - top);
     }
+    for (const rest of this.rests) {
+      if (rest.row >= first && rest.row <= last) this.drawRest(rest, rest.row * ROW - top);
+    }
+  }
+
+  drawRest(rest, y) {
+    const { context } = this;
+    const text = `${rest.count} narrower`;
+    context.fillStyle = this.shade(-1, 0);
+    context.globalAlpha = this.faded;
+    context.fillRect(rest.x, y, rest.width - GAP, ROW - GAP);
+    context.globalAlpha = 1;
+    context.fillStyle = this.quiet;
+    if (rest.width > text.length * this.letter + 8) context.fillText(text, rest.x + 4, y + ROW / 2);
   }
 
   drawBox(box, y) {
@@ -185,7 +216,7 @@ class Graph {
   shade(kind, shift) {
     const [hue, saturation] = HUES[kind] || [215, 14];
     const light = this.isDark ? 36 + shift * 9 : (kind < 0 ? 86 : 76) + shift * 9;
-    return `hsl(${hue + shift * 13} ${this.isDark ? saturation * 0.55 : saturation}% ${light}%)`;
+    return `hsl(${hue + shift * 13 - (this.isDark ? 5 : 0)} ${this.isDark ? saturation * 0.55 : saturation}% ${light}%)`;
   }
 
   // The box under a place on the screen.
