@@ -76,7 +76,7 @@ fn place() -> impl Strategy<Value = Place> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let count = prop_oneof![1 => Just(0), 9 => 1..100_u64];
+    let count = prop_oneof![1 => Just(0), 9 => 1..20_u64];
     (
         collection::vec(0..64_usize, 0..6),
         text(),
