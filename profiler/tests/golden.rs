@@ -11,13 +11,14 @@ use std::{fmt::Write as _, fs, io::Read, path::Path};
 
 use ebpfprof::{
     export::{
-        self, Format,
+        self, Format, Settings,
+        flame::{Flame, Growth, Root},
         output::{Destination, Output, Overwrite},
         proto,
     },
     profile::{
         FrameKind, Function, LabelKey, LabelValue, Line, LocationId, Mapping, MappingId,
-        MappingKind, Profile,
+        MappingKind, Profile, Thread,
     },
 };
 use flate2::read::GzDecoder;
@@ -257,6 +258,47 @@ fn host() -> Profile {
     make.profile
 }
 
+/// Two processes with threads, in the order of time.
+fn threads() -> Profile {
+    let mut make = Maker { profile: base() };
+    make.profile.keep_times();
+    make.profile.comments = vec![
+        "ebpfprof 0.1.0 host=example kernel=6.1.0 hz=99 lost=0".to_owned(),
+        "#target: server, sh".to_owned(),
+        "#due 6 = kept 6 + lost 0".to_owned(),
+    ];
+    let [main, handle, next, stripped] = add_user_code(&mut make);
+    let [send, entry, sendto, ..] = add_system_call(&mut make);
+    let cut = make.profile.marker("[cut: no unwind row]");
+    let stacks = [
+        vec![handle, main],
+        vec![sendto, entry, send, main],
+        vec![next, main],
+        vec![stripped, cut],
+    ];
+    // Time, process, thread, its name, its process's name, and the stack.
+    let moments = [
+        (30_303_030, 100, 101, "worker", "server", 0),
+        (10_101_010, 100, 101, "server", "server", 0),
+        (20_202_020, 100, 100, "server", "server", 1),
+        (40_404_040, 100, 101, "worker", "server", 2),
+        (50_505_050, 100, 101, "worker", "server", 2),
+        (10_101_011, 200, 200, "sh", "sh", 3),
+    ];
+    for (time_ns, pid, tid, name, process, stack) in moments {
+        let stack = &stacks[stack];
+        make.add(stack, name, i64::from(pid), 1);
+        let thread = Thread {
+            pid,
+            tid,
+            name: make.profile.string(name),
+            process: make.profile.string(process),
+        };
+        make.profile.note_moment(time_ns, thread, stack);
+    }
+    make.profile
+}
+
 fn written(format: Format, profile: &Profile) -> Vec<u8> {
     let mut bytes = Vec::new();
     export::write(format, profile, &mut bytes).unwrap();
@@ -375,6 +417,70 @@ fn check_formats(name: &str, profile: &Profile) {
     golden_file::check(&format!("{name}.folded"), &folded);
     let svg = String::from_utf8(written(Format::FlameGraph, profile)).unwrap();
     golden_file::check(&format!("{name}.svg"), &without_script(&svg));
+    let data = page_data(profile, &Settings::default());
+    golden_file::check(&format!("{name}.html.json"), &data);
+    check_timed_formats(name, profile);
+}
+
+/// The formats that show times, if there are any, and the table.
+#[track_caller]
+fn check_timed_formats(name: &str, profile: &Profile) {
+    let speedscope = String::from_utf8(written(Format::Speedscope, profile)).unwrap();
+    golden_file::check(&format!("{name}.speedscope.json"), &readable(&speedscope));
+    let mut firefox = String::new();
+    GzDecoder::new(written(Format::Firefox, profile).as_slice())
+        .read_to_string(&mut firefox)
+        .unwrap();
+    golden_file::check(&format!("{name}.firefox.json"), &readable(&firefox));
+    let top = String::from_utf8(written(Format::Top, profile)).unwrap();
+    golden_file::check(&format!("{name}.txt"), &top);
+}
+
+/// The data of a page.
+fn page_data(profile: &Profile, settings: &Settings) -> String {
+    let mut page = Vec::new();
+    export::write_with(Format::Html, settings, profile, &mut page).unwrap();
+    let page = String::from_utf8(page).unwrap();
+    let (_, data) = page.split_once("id=\"data\">").unwrap();
+    let (data, _) = data.split_once("</script>").unwrap();
+    readable(data)
+}
+
+/// JSON with each member of the outer objects on a line of its own, and without our version.
+fn readable(json: &str) -> String {
+    let value: serde_json::Value = serde_json::from_str(json).unwrap();
+    let mut out = String::new();
+    write_json(&value, 0, &mut out);
+    let version = concat!("ebpfprof@", env!("CARGO_PKG_VERSION"));
+    out.replace(version, "ebpfprof@VERSION") + "\n"
+}
+
+fn write_json(value: &serde_json::Value, depth: usize, out: &mut String) {
+    let indent = "  ".repeat(depth + 1);
+    let is_long = value.to_string().len() > 80;
+    match value {
+        serde_json::Value::Object(members) if is_long => {
+            out.push_str("{\n");
+            for (at, (key, member)) in members.iter().enumerate() {
+                let comma = if at == 0 { "" } else { ",\n" };
+                write!(out, "{comma}{indent}{key:?}: ").unwrap();
+                write_json(member, depth + 1, out);
+            }
+            write!(out, "\n{}}}", "  ".repeat(depth)).unwrap();
+        }
+        serde_json::Value::Array(items)
+            if is_long && !items[0].is_number() && !items[0].is_null() =>
+        {
+            out.push_str("[\n");
+            for (at, item) in items.iter().enumerate() {
+                let comma = if at == 0 { "" } else { ",\n" };
+                write!(out, "{comma}{indent}").unwrap();
+                write_json(item, depth + 1, out);
+            }
+            write!(out, "\n{}]", "  ".repeat(depth)).unwrap();
+        }
+        other => write!(out, "{other}").unwrap(),
+    }
 }
 
 #[test]
@@ -388,6 +494,8 @@ fn labels_are_written_when_asked_for() {
     profile.shown_labels = vec![LabelKey::Pid, LabelKey::Comm];
     let message = decoded(&written(Format::Pprof, &profile));
     golden_file::check("mixed.labels.pprof.txt", &rendered(&message));
+    let data = page_data(&profile, &Settings::default());
+    golden_file::check("mixed.labels.html.json", &data);
     // Text formats have no labels.
     assert_eq!(
         written(Format::Folded, &profile),
@@ -398,6 +506,29 @@ fn labels_are_written_when_asked_for() {
 #[test]
 fn a_whole_host() {
     check_formats("host", &host());
+}
+
+#[test]
+fn a_flame_graph_may_hang_and_start_with_the_innermost() {
+    let flame = Flame {
+        growth: Growth::Down,
+        root: Root::Innermost,
+    };
+    let settings = Settings { flame };
+    let mut svg = Vec::new();
+    export::write_with(Format::FlameGraph, &settings, &mixed(), &mut svg).unwrap();
+    let svg = String::from_utf8(svg).unwrap();
+    golden_file::check("mixed.icicle,reversed.svg", &without_script(&svg));
+    let data = page_data(&mixed(), &settings);
+    assert!(
+        data.contains(r#"{"icicle":true,"reversed":true}"#),
+        "{data}"
+    );
+}
+
+#[test]
+fn threads_over_time() {
+    check_timed_formats("threads", &threads());
 }
 
 #[test]

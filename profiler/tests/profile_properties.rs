@@ -12,6 +12,7 @@ use ebpfprof::{
     export::{self, Format, proto},
     profile::{
         FrameKind, Function, LabelKey, LabelValue, Line, LocationId, Mapping, MappingKind, Profile,
+        Thread,
     },
 };
 use flate2::read::GzDecoder;
@@ -29,9 +30,17 @@ type LineSpec = ([String; 3], [u32; 3]);
 /// An event: positions in the table of places, innermost first; comm; pid; cpu; count.
 type Event = (Vec<usize>, String, i64, i64, u64);
 
+/// Whether a profile has the times of its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Times {
+    Kept,
+    LeftOut,
+}
+
 /// A profile as a value.
 #[derive(Clone, Debug)]
 struct Spec {
+    times: Times,
     places: Vec<(Place, Vec<LineSpec>)>,
     events: Vec<Event>,
     shown: Vec<LabelKey>,
@@ -67,7 +76,7 @@ fn place() -> impl Strategy<Value = Place> {
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let count = prop_oneof![1 => Just(0), 9 => 1..100_u64];
+    let count = prop_oneof![1 => Just(0), 9 => 1..20_u64];
     (
         collection::vec(0..64_usize, 0..6),
         text(),
@@ -82,14 +91,16 @@ fn spec() -> impl Strategy<Value = Spec> {
         collection::btree_map(place(), collection::vec(line(), 0..3), 1..8),
         collection::vec(event(), 0..12),
         proptest::sample::subsequence(LabelKey::ALL.to_vec(), 0..=LabelKey::ALL.len()),
+        select(vec![Times::Kept, Times::LeftOut]),
     )
-        .prop_map(|(places, mut events, shown)| {
+        .prop_map(|(places, mut events, shown, times)| {
             for (stack, ..) in &mut events {
                 for place in stack {
                     *place %= places.len();
                 }
             }
             Spec {
+                times,
                 places: places.into_iter().collect(),
                 events,
                 shown,
@@ -139,7 +150,11 @@ fn add_place(profile: &mut Profile, (place, lines): &(Place, Vec<LineSpec>)) -> 
 fn build_in_order(spec: &Spec, order: impl Fn(usize) -> usize) -> Profile {
     let mut profile = Profile::cpu(PERIOD);
     profile.shown_labels = spec.shown.clone();
+    profile.time_ns = 1_700_000_000_000_000_000;
     profile.duration_ns = 1_000_000_000;
+    if spec.times == Times::Kept {
+        profile.keep_times();
+    }
     let mut at: Vec<usize> = (0..spec.places.len()).collect();
     at.sort_by_key(|at| order(*at));
     let ids: BTreeMap<usize, LocationId> = at
@@ -161,8 +176,29 @@ fn build_in_order(spec: &Spec, order: impl Fn(usize) -> usize) -> Profile {
             (LabelKey::Pid, LabelValue::Number(*pid, profile.string(""))),
         ];
         profile.add(&stack, &labels, *count);
+        for number in 0..*count {
+            note(
+                &mut profile,
+                &stack,
+                (at as u64 * 7 + number) % 50,
+                &spec.events[at],
+            );
+        }
     }
     profile
+}
+
+/// Notes the time and thread of an event, of which some are the same.
+fn note(profile: &mut Profile, stack: &[LocationId], time_ns: u64, event: &Event) {
+    let (_, comm, pid, cpu, _) = event;
+    let name = profile.string(comm);
+    let thread = Thread {
+        pid: *pid as u32,
+        tid: *pid as u32 + *cpu as u32,
+        name,
+        process: if *cpu == 0 { name } else { profile.string("") },
+    };
+    profile.note_moment(time_ns, thread, stack);
 }
 
 fn build(spec: &Spec) -> Profile {
@@ -322,6 +358,51 @@ fn check_contract(profile: &proto::Profile) {
     }
 }
 
+/// The events in each format that is JSON or text, by its own numbers.
+fn totals(profile: &Profile) -> [(Format, u64); 5] {
+    let sum = |numbers: &serde_json::Value| -> u64 {
+        let numbers = numbers.as_array().unwrap().iter();
+        numbers.map(|number| number.as_u64().unwrap()).sum()
+    };
+    let speedscope: serde_json::Value =
+        serde_json::from_slice(&written(Format::Speedscope, profile)).unwrap();
+    let profiles = speedscope["profiles"].as_array().unwrap();
+    for profile in profiles {
+        assert_eq!(
+            sum(&profile["weights"]),
+            profile["endValue"].as_u64().unwrap()
+        );
+    }
+    let speedscope: u64 = profiles.iter().map(|one| sum(&one["weights"])).sum();
+    let firefox = written(Format::Firefox, profile);
+    let firefox: serde_json::Value =
+        serde_json::from_reader(GzDecoder::new(firefox.as_slice())).unwrap();
+    let threads = firefox["threads"].as_array().unwrap();
+    let firefox: u64 = threads
+        .iter()
+        .map(|one| sum(&one["samples"]["weight"]))
+        .sum();
+    let page = String::from_utf8(written(Format::Html, profile)).unwrap();
+    let (_, data) = page.split_once("id=\"data\">").unwrap();
+    let data: serde_json::Value =
+        serde_json::from_str(data.split_once("</script>").unwrap().0).unwrap();
+    let groups = data["groups"].as_array().unwrap().iter();
+    let nodes = groups.flat_map(|group| group["tree"].as_array().unwrap().chunks(3));
+    let html = nodes.map(|node| node[2].as_u64().unwrap()).sum();
+    let top = String::from_utf8(written(Format::Top, profile)).unwrap();
+    let own = |line: &str| line.split_whitespace().next()?.parse::<u64>().ok();
+    [
+        (
+            Format::Folded,
+            folded_total(&written(Format::Folded, profile)),
+        ),
+        (Format::Speedscope, speedscope / PERIOD),
+        (Format::Firefox, firefox),
+        (Format::Html, html),
+        (Format::Top, top.lines().filter_map(own).sum()),
+    ]
+}
+
 /// The sum of what folded lines count.
 fn folded_total(bytes: &[u8]) -> u64 {
     std::str::from_utf8(bytes)
@@ -372,7 +453,12 @@ proptest! {
         let pprof = decoded(&written(Format::Pprof, &profile));
         let sums = [0, 1].map(|at| pprof.sample.iter().map(|s| s.value[at] as u64).sum::<u64>());
         prop_assert_eq!(sums, [total, total * PERIOD]);
-        prop_assert_eq!(folded_total(&written(Format::Folded, &profile)), total);
+        for (format, sum) in totals(&profile) {
+            prop_assert_eq!(sum, total, "{}", format);
+        }
+        if let Some(timeline) = profile.timeline() {
+            prop_assert_eq!(timeline.len() as u64, total);
+        }
         let svg = String::from_utf8(written(Format::FlameGraph, &profile)).unwrap();
         let expected = match total {
             0 => ">no samples<".to_owned(),

@@ -6,7 +6,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     bpf::Flavour,
-    export::Format,
+    export::{
+        Format,
+        flame::{Flame, Growth, Root},
+    },
     profile::LabelKey,
     target::{Pid, Tid},
 };
@@ -16,7 +19,7 @@ Examples:
   sudo ebpfprof --pid 1234 --seconds 30         profile one process, write a pprof file
   sudo ebpfprof --seconds 10                    profile the whole host
   sudo ebpfprof -o cpu.svg -- ./server --port 80   start a command and profile it until it ends
-  sudo ebpfprof --comm postgres -s 10 -o db.pb.gz -o db.svg
+  sudo ebpfprof --comm postgres -s 10 -o db.pb.gz -o db.html
   sudo ebpfprof -p 1234 -s 10 -o - --format folded | inferno-flamegraph > cpu.svg
   sudo ebpfprof selftest                        see that it works on this machine
   ebpfprof unwind /usr/sbin/nginx               see what its unwind table covers
@@ -245,12 +248,20 @@ pub(super) struct RecordArgs {
     )]
     pub(super) max_table_memory: TableMemory,
 
-    /// Write the profile here, in the format of the extension (.pb.gz .pprof .folded .svg); `-` is stdout. May be given several times
+    /// Write the profile here, in the format of the extension (.pb.gz .pprof .folded .svg .html .speedscope.json .firefox.json.gz .txt); `-` is stdout. May be given several times
     #[arg(short, long, value_name = "FILE", help_heading = "Output")]
     pub(super) output: Vec<PathBuf>,
     /// Format of outputs whose name does not tell it
     #[arg(long, value_name = "F", help_heading = "Output")]
     pub(super) format: Option<Format>,
+    /// Draw flame graphs (svg, html) with callers on top (icicle), merged from the innermost function to its callers (reversed), or both
+    #[arg(
+        long,
+        value_name = "LIST",
+        value_delimiter = ',',
+        help_heading = "Output"
+    )]
+    pub(super) flame: Vec<FlameStyle>,
     /// Overwrite files that exist
     #[arg(long, help_heading = "Output")]
     pub(super) force: bool,
@@ -304,6 +315,27 @@ impl From<Walker> for Flavour {
             Walker::TailCalls => Self::TailCalls,
         }
     }
+}
+
+/// How a flame graph differs from the usual one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FlameStyle {
+    /// Callers on top
+    Icicle,
+    /// From the innermost function to its callers
+    Reversed,
+}
+
+/// The flame graph of these styles.
+pub(super) fn flame(styles: &[FlameStyle]) -> Flame {
+    let mut flame = Flame::default();
+    for style in styles {
+        match style {
+            FlameStyle::Icicle => flame.growth = Growth::Down,
+            FlameStyle::Reversed => flame.root = Root::Innermost,
+        }
+    }
+    flame
 }
 
 /// A label key on the command line.

@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags};
 use super::{args::RecordArgs, summary::Written, trouble::Trouble};
 use crate::{
     export::{
-        self, Format,
+        self, Format, Settings,
         output::{Destination, Output, Overwrite},
     },
     profile::Profile,
@@ -54,11 +54,17 @@ impl Plan {
                 "ebpfprof … -o - -o FILE",
             ));
         }
-        if to_stdout.clone().any(|(_, format)| format.is_binary()) && stdout().is_terminal() {
+        let binary = to_stdout.clone().find(|(_, format)| format.is_binary());
+        if let Some((_, format)) = binary
+            && stdout().is_terminal()
+        {
             return Err(Trouble::misuse(
                 "stdout is a terminal",
-                "a pprof profile is compressed binary data",
-                "ebpfprof … -o FILE.pb.gz, or -o - --format folded",
+                format!("a profile for {} is compressed binary data", format.name()),
+                format!(
+                    "ebpfprof … -o FILE.{}, or -o - --format folded",
+                    format.extension()
+                ),
             ));
         }
         Ok(Self { files })
@@ -68,6 +74,11 @@ impl Plan {
         self.files
             .iter()
             .any(|(destination, _)| *destination == Destination::Stdout)
+    }
+
+    /// Whether a format shows when things happened.
+    pub(super) fn needs_times(&self) -> bool {
+        self.files.iter().any(|(_, format)| format.needs_times())
     }
 
     /// Opens every output, so that a recording is never made for nothing. `label` names the file
@@ -177,10 +188,14 @@ pub(super) struct Outputs(Vec<(Option<PathBuf>, Format, Output)>);
 
 impl Outputs {
     /// Writes the profile everywhere. One output's failure does not keep the others from theirs.
-    pub(super) fn write(self, profile: &Profile) -> (Vec<Written>, Vec<Trouble>) {
+    pub(super) fn write(
+        self,
+        profile: &Profile,
+        settings: &Settings,
+    ) -> (Vec<Written>, Vec<Trouble>) {
         let (mut written, mut troubles) = (Vec::new(), Vec::new());
         for (path, format, output) in self.0 {
-            match output.finish(|out| export::write(format, profile, out)) {
+            match output.finish(|out| export::write_with(format, settings, profile, out)) {
                 Ok(bytes) => written.push(Written {
                     path,
                     format,

@@ -11,7 +11,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    args::{Frequency, RecordArgs},
+    args::{Frequency, RecordArgs, flame},
     outputs::{Plan, stop_when_stdout_closes},
     progress::Bar,
     start_log, stop_on_signals, summary,
@@ -20,11 +20,11 @@ use super::{
 use crate::{
     bpf::Stacks,
     export::{
+        Settings, TARGET_COMMENT,
         output::{Destination, OutputError},
-        svg::TARGET_COMMENT,
     },
     privilege,
-    record::{End, Outcome, Request, StartCommand, Stop, prepare},
+    record::{End, Outcome, Request, StartCommand, Stop, Times, prepare},
     symbolize::{self, Inlines},
     target::{
         Follow, TargetSpec,
@@ -49,7 +49,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     privilege::check()?;
     let stop = stop_on_signals()?;
     let stdout_closed = plan.uses_stdout().then(|| stop_when_stdout_closes(&stop));
-    let ready = prepare(request(args, plan.uses_stdout()))?;
+    let ready = prepare(request(args, &plan))?;
     let outputs = plan.open(args, ready.label())?;
     let mut bar = Bar::new(args.seconds.map(|seconds| seconds.0));
     let mut outcome = ready.record(&stop, &mut bar)?;
@@ -64,7 +64,10 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
             .chain(outcome.cost.to_string().lines())
             .map(|line| format!("#{line}")),
     );
-    let (written, mut troubles) = outputs.write(&outcome.profile);
+    let settings = Settings {
+        flame: flame(&args.flame),
+    };
+    let (written, mut troubles) = outputs.write(&outcome.profile, &settings);
     if troubles.is_empty() && stdout_closed.is_some_and(|closed| closed.load(Ordering::Relaxed)) {
         // An empty profile meets no resistance.
         let closed = OutputError::ClosedPipe {
@@ -87,7 +90,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     Ok(code)
 }
 
-fn request(args: &RecordArgs, stdout_is_taken: bool) -> Request {
+fn request(args: &RecordArgs, plan: &Plan) -> Request {
     let stacks = |left_out: bool| {
         if left_out {
             Stacks::LeftOut
@@ -97,7 +100,7 @@ fn request(args: &RecordArgs, stdout_is_taken: bool) -> Request {
     };
     let command = (!args.command.is_empty()).then(|| StartCommand {
         argv: args.command.clone(),
-        stdout: if stdout_is_taken {
+        stdout: if plan.uses_stdout() {
             ChildStdout::ToStderr
         } else {
             ChildStdout::Inherit
@@ -133,6 +136,11 @@ fn request(args: &RecordArgs, stdout_is_taken: bool) -> Request {
             .labels
             .as_ref()
             .map(|labels| labels.iter().map(|label| label.0).collect()),
+        times: if plan.needs_times() {
+            Times::Kept
+        } else {
+            Times::LeftOut
+        },
         flavour: args.walker.map(Into::into),
         table_bytes: args.max_table_memory.0,
     }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     bpf::Stacks,
     privilege,
-    record::{Outcome, Request, StartCommand, Unwatched, prepare},
+    record::{Outcome, Request, StartCommand, Times, Unwatched, prepare},
     selftest::{Measured, TOLERANCE, compare, reads_in_the_kernel, workload},
     symbolize,
     target::{Follow, TargetSpec, command::ChildStdout},
@@ -60,6 +60,7 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode, Trouble> {
         user_stacks: Stacks::Taken,
         symbols: symbolize::Settings::default(),
         labels: None,
+        times: Times::LeftOut,
         flavour: args.walker.map(Into::into),
         table_bytes: crate::record::DEFAULT_TABLE_BYTES,
     };

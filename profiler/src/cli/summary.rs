@@ -79,7 +79,10 @@ pub(super) fn write_files(files: &[Written], out: &mut dyn Write) -> io::Result<
                 writeln!(out, "  go tool pprof -http=: {path}")?;
             }
             Format::Folded => writeln!(out, "  inferno-flamegraph < {path} > {path}.svg")?,
-            Format::FlameGraph => writeln!(out, "  xdg-open {path}")?,
+            Format::FlameGraph | Format::Html => writeln!(out, "  xdg-open {path}")?,
+            Format::Speedscope => writeln!(out, "  open it at https://www.speedscope.app")?,
+            Format::Firefox => writeln!(out, "  open it at https://profiler.firefox.com")?,
+            Format::Top => writeln!(out, "  less -S {path}")?,
         }
     }
     Ok(())

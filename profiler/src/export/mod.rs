@@ -6,12 +6,20 @@
 //!
 //! To add a format: a module with `write`, and a line in each `match` here.
 
+mod about;
+pub mod firefox;
+pub mod flame;
 pub mod folded;
+mod frames;
+pub mod html;
 mod names;
 pub mod output;
 pub mod pprof;
 pub mod proto;
+pub mod speedscope;
 pub mod svg;
+pub mod top;
+mod tracks;
 
 use std::{
     fmt,
@@ -21,7 +29,10 @@ use std::{
 
 use clap::ValueEnum;
 
+pub use about::TARGET_COMMENT;
+
 use crate::profile::Profile;
+use flame::Flame;
 
 /// What a profile is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, ValueEnum)]
@@ -33,11 +44,27 @@ pub enum Format {
     /// A flame graph that a browser opens.
     #[value(name = "svg")]
     FlameGraph,
+    /// A page with a flame graph to search and to zoom into, and a table of functions.
+    Html,
+    /// What each thread did over time, for speedscope.
+    Speedscope,
+    /// What each process and thread did over time, for the Firefox Profiler; compressed by gzip.
+    Firefox,
+    /// The functions as a table of text, hottest first.
+    Top,
 }
 
 impl Format {
     /// Every format.
-    pub const ALL: [Self; 3] = [Self::Pprof, Self::Folded, Self::FlameGraph];
+    pub const ALL: [Self; 7] = [
+        Self::Pprof,
+        Self::Folded,
+        Self::FlameGraph,
+        Self::Html,
+        Self::Speedscope,
+        Self::Firefox,
+        Self::Top,
+    ];
 
     /// The format that a file's name asks for, by its extension.
     #[must_use]
@@ -55,6 +82,10 @@ impl Format {
             Self::Pprof => "pprof",
             Self::Folded => "folded",
             Self::FlameGraph => "svg",
+            Self::Html => "html",
+            Self::Speedscope => "speedscope",
+            Self::Firefox => "firefox",
+            Self::Top => "top",
         }
     }
 
@@ -65,6 +96,10 @@ impl Format {
             Self::Pprof => "pb.gz",
             Self::Folded => "folded",
             Self::FlameGraph => "svg",
+            Self::Html => "html",
+            Self::Speedscope => "speedscope.json",
+            Self::Firefox => "firefox.json.gz",
+            Self::Top => "txt",
         }
     }
 
@@ -75,13 +110,23 @@ impl Format {
             Self::Pprof => &[".pb.gz", ".pprof", ".pb"],
             Self::Folded => &[".folded", ".collapsed"],
             Self::FlameGraph => &[".svg"],
+            Self::Html => &[".html"],
+            Self::Speedscope => &[".speedscope.json"],
+            Self::Firefox => &[".firefox.json.gz"],
+            Self::Top => &[".txt"],
         }
     }
 
     /// Whether the bytes are unfit for a terminal.
     #[must_use]
     pub const fn is_binary(self) -> bool {
-        matches!(self, Self::Pprof)
+        matches!(self, Self::Pprof | Self::Firefox)
+    }
+
+    /// Whether it shows when each event happened, if the profile knows.
+    #[must_use]
+    pub const fn needs_times(self) -> bool {
+        matches!(self, Self::Speedscope | Self::Firefox)
     }
 }
 
@@ -91,15 +136,40 @@ impl fmt::Display for Format {
     }
 }
 
-/// Writes a profile. `out` gets many small pieces: give it a buffer.
+/// What can be chosen beyond the format. Each setting counts in the formats that know it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// How flame graphs are drawn.
+    pub flame: Flame,
+}
+
+/// Writes a profile with nothing chosen but its format. `out` gets many small pieces: give it a
+/// buffer.
 ///
 /// # Errors
 /// What `out` refused.
 pub fn write(format: Format, profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
+    write_with(format, &Settings::default(), profile, out)
+}
+
+/// Writes a profile. `out` gets many small pieces: give it a buffer.
+///
+/// # Errors
+/// What `out` refused.
+pub fn write_with(
+    format: Format,
+    settings: &Settings,
+    profile: &Profile,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     match format {
         Format::Pprof => pprof::write(profile, out),
         Format::Folded => folded::write(profile, out),
-        Format::FlameGraph => svg::write(profile, out),
+        Format::FlameGraph => svg::write(profile, settings.flame, out),
+        Format::Html => html::write(profile, settings.flame, out),
+        Format::Speedscope => speedscope::write(profile, out),
+        Format::Firefox => firefox::write(profile, out),
+        Format::Top => top::write(profile, out),
     }
 }
 
@@ -120,6 +190,11 @@ mod tests {
         check("cpu.folded", Some(Format::Folded));
         check("cpu.collapsed", Some(Format::Folded));
         check("./CPU.SVG", Some(Format::FlameGraph));
+        check("cpu.html", Some(Format::Html));
+        check("cpu.speedscope.json", Some(Format::Speedscope));
+        check("cpu.firefox.json.gz", Some(Format::Firefox));
+        check("cpu.txt", Some(Format::Top));
+        check("cpu.json", None);
         check("cpu.gz", None);
         check("svg", None);
         check("cpu.unknown", None);

@@ -61,6 +61,23 @@ pub(super) fn breaks_text(c: char) -> bool {
     c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}')
 }
 
+/// The text without what would break a reader's line or terminal.
+pub(super) fn clean(text: &str) -> Cow<'_, str> {
+    if text.contains(breaks_text) {
+        Cow::Owned(text.replace(breaks_text, ""))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+/// [`clean`] for what may be owned already.
+pub(super) fn clean_owned(text: Cow<'_, str>) -> Cow<'_, str> {
+    match text {
+        Cow::Borrowed(text) => clean(text),
+        Cow::Owned(text) => Cow::Owned(clean(&text).into_owned()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -242,9 +242,9 @@ fn shown_labels<'a>(profile: &'a Profile, sample: &Sample) -> Vec<Label<'a>> {
 
 fn label_value(profile: &Profile, key: LabelKey, value: LabelValue) -> Value<'_> {
     match value {
-        LabelValue::Text(text) => Value::Text(clean(profile.text(text))),
+        LabelValue::Text(text) => Value::Text(names::clean(profile.text(text))),
         LabelValue::Number(number, unit) => {
-            let unit = clean(profile.text(unit));
+            let unit = names::clean(profile.text(unit));
             // Readers drop a 0 without a unit.
             let unit = if unit.is_empty() {
                 Cow::Borrowed(key.name())
@@ -432,7 +432,7 @@ fn lines_of(profile: &Profile, frame: Frame) -> Vec<(FunctionEntry<'_>, Option<L
     };
     if location.lines.is_empty() {
         let name = names::of_line(profile, location, None);
-        return vec![(named(clean_owned(name)), None)];
+        return vec![(named(names::clean_owned(name)), None)];
     }
     location
         .lines
@@ -443,8 +443,8 @@ fn lines_of(profile: &Profile, frame: Frame) -> Vec<(FunctionEntry<'_>, Option<L
 
 fn function_entry<'a>(profile: &'a Profile, location: &Location, line: &Line) -> FunctionEntry<'a> {
     let function = profile.function_at(line.function);
-    let name = clean_owned(names::of_line(profile, location, Some(line)));
-    let system_name = clean(profile.text(function.system_name));
+    let name = names::clean_owned(names::of_line(profile, location, Some(line)));
+    let system_name = names::clean(profile.text(function.system_name));
     FunctionEntry {
         // Readers shorten names that are equal: `<T as Trait>::f` would become `::f`.
         system_name: if system_name == name {
@@ -453,7 +453,7 @@ fn function_entry<'a>(profile: &'a Profile, location: &Location, line: &Line) ->
             system_name
         },
         name,
-        file: clean(profile.text(function.file)),
+        file: names::clean(profile.text(function.file)),
         start_line: function.start_line,
     }
 }
@@ -503,7 +503,7 @@ fn mappings_of<'a>(profile: &'a Profile, frames: &[Frame]) -> Vec<MappingEntry<'
 }
 
 fn mapping_entry<'a>(profile: &'a Profile, mapping: &Mapping) -> MappingEntry<'a> {
-    let path = clean(names::without_deleted(profile.text(mapping.path)));
+    let path = names::clean(names::without_deleted(profile.text(mapping.path)));
     MappingEntry {
         rank: match mapping.kind {
             MappingKind::Host => 0,
@@ -519,7 +519,7 @@ fn mapping_entry<'a>(profile: &'a Profile, mapping: &Mapping) -> MappingEntry<'a
         start: mapping.start,
         limit: mapping.limit,
         file_offset: mapping.file_offset,
-        build_id: clean(profile.text(mapping.build_id)),
+        build_id: names::clean(profile.text(mapping.build_id)),
     }
 }
 
@@ -558,25 +558,9 @@ fn comments(profile: &Profile) -> Vec<Cow<'_, str>> {
     profile
         .comments
         .iter()
-        .map(|comment| clean(comment))
+        .map(|comment| names::clean(comment))
         .filter(|comment| !comment.is_empty())
         .collect()
-}
-
-/// The text without what would break a reader's line or terminal.
-fn clean(text: &str) -> Cow<'_, str> {
-    if text.contains(names::breaks_text) {
-        Cow::Owned(text.replace(names::breaks_text, ""))
-    } else {
-        Cow::Borrowed(text)
-    }
-}
-
-fn clean_owned(text: Cow<'_, str>) -> Cow<'_, str> {
-    match text {
-        Cow::Borrowed(text) => clean(text),
-        Cow::Owned(text) => Cow::Owned(clean(&text).into_owned()),
-    }
 }
 
 /// Position in its table of what has this id.

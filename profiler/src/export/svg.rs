@@ -4,13 +4,14 @@
 
 use std::io::{self, Write};
 
-use inferno::flamegraph::{self, Options, Palette, color::MultiPalette};
+use inferno::flamegraph::{self, Direction, Options, Palette, color::MultiPalette};
 
-use super::{folded, names};
+use super::{
+    about,
+    flame::{Flame, Growth, Root},
+    folded,
+};
 use crate::profile::Profile;
-
-/// How the comment starts that says what was profiled. The rest of it goes into the title.
-pub const TARGET_COMMENT: &str = "target: ";
 
 const TITLE: &str = "CPU flame graph";
 
@@ -18,13 +19,18 @@ const TITLE: &str = "CPU flame graph";
 ///
 /// # Errors
 /// What `out` refused.
-pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
+pub fn write(profile: &Profile, flame: Flame, out: &mut dyn Write) -> io::Result<()> {
     let stacks = folded::stacks(profile);
     let title = title(profile);
     if stacks.is_empty() {
         return write_empty(&title, out);
     }
     let mut stacks: Vec<(String, u64)> = stacks.into_iter().collect();
+    if flame.root == Root::Innermost {
+        for (stack, _) in &mut stacks {
+            *stack = stack.rsplit(';').collect::<Vec<_>>().join(";");
+        }
+    }
     // By frame, not by byte: by byte, `f(int)` lies between `f` and `f;g`, and would cut the box
     // of `f` in two.
     stacks.sort_unstable_by(|(a, _), (b, _)| a.split(';').cmp(b.split(';')));
@@ -34,13 +40,13 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
         .map(|(stack, count)| format!("{stack} {count}"))
         .collect();
     flamegraph::from_lines(
-        &mut options(profile, title),
+        &mut options(profile, flame, title),
         lines.iter().map(String::as_str),
         out,
     )
 }
 
-fn options(profile: &Profile, title: String) -> Options<'static> {
+fn options(profile: &Profile, flame: Flame, title: String) -> Options<'static> {
     let mut options = Options::default();
     options.title = title;
     profile.event_type.kind.clone_into(&mut options.count_name);
@@ -51,23 +57,17 @@ fn options(profile: &Profile, title: String) -> Options<'static> {
     options.deterministic = true;
     // Keeps the order that it is given, the last line first.
     options.flame_chart = true;
+    options.direction = match flame.growth {
+        Growth::Up => Direction::Straight,
+        Growth::Down => Direction::Inverted,
+    };
     options
 }
 
-/// What was profiled, if a comment says so.
+/// What it is, and of what.
 fn title(profile: &Profile) -> String {
-    let target = profile
-        .comments
-        .iter()
-        .find_map(|comment| {
-            comment
-                .trim_start_matches(['#', ' '])
-                .strip_prefix(TARGET_COMMENT)
-        })
-        .map(|target| target.replace(names::breaks_text, " "))
-        .filter(|target| !names::is_blank(target));
-    match target {
-        Some(target) => format!("{TITLE}: {}", target.trim()),
+    match about::target(profile) {
+        Some(target) => format!("{TITLE}: {target}"),
         None => TITLE.to_owned(),
     }
 }
@@ -97,7 +97,7 @@ mod tests {
 
     fn drawn(profile: &Profile) -> String {
         let mut svg = Vec::new();
-        write(profile, &mut svg).unwrap();
+        write(profile, Flame::default(), &mut svg).unwrap();
         String::from_utf8(svg).unwrap()
     }
 

@@ -10,8 +10,9 @@ type ToldLine<'a> = ([&'a str; 3], [u32; 3]);
 impl Profile {
     /// Adds every event of `other`, which must have the same types and period.
     ///
-    /// The start is the earlier of the two, the duration the sum (as pprof merges). But for the
-    /// order of the comments, it does not matter which of the two is merged into which.
+    /// The start is the earlier of the two, the duration the sum (as pprof merges). Times of
+    /// events stay known where both know them and their starts. But for the order of the
+    /// comments, it does not matter which of the two is merged into which.
     pub fn merge(&mut self, other: &Self) {
         self.identify_made();
         let locations: Vec<LocationId> = other
@@ -31,6 +32,7 @@ impl Profile {
                 .collect();
             self.add(&stack, &labels, sample.count);
         }
+        self.timeline = self.joined_timeline(other, &locations);
         self.time_ns = match (self.time_ns, other.time_ns) {
             (0, time) | (time, 0) => time,
             (ours, theirs) => ours.min(theirs),

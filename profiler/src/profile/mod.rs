@@ -8,12 +8,14 @@
 
 mod merge;
 mod summary;
+mod timeline;
 
 use std::hash::Hash;
 
 use foldhash::HashMap;
 
 pub use summary::{Hot, hottest};
+pub use timeline::{MOST_MOMENTS, Moment, Thread, Timeline};
 
 /// A string in [`Profile::strings`]. [`StringId::EMPTY`] is the empty one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -252,6 +254,7 @@ pub struct Profile {
     location_ids: HashMap<(FrameKind, Option<MappingId>, u64, Identity), LocationId>,
     /// Events by labels, then by stack.
     samples: HashMap<Vec<Label>, HashMap<Vec<LocationId>, u64>>,
+    timeline: Option<Timeline>,
 }
 
 /// On-CPU samples by a clock: what Go's CPU profiles have, so that both can be compared.
@@ -285,6 +288,7 @@ impl Profile {
             locations: Vec::new(),
             location_ids: HashMap::default(),
             samples: HashMap::default(),
+            timeline: None,
         }
     }
 

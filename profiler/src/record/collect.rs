@@ -6,6 +6,7 @@ use foldhash::HashMap;
 use profiler_common::stop::StopReason;
 
 use super::{
+    Times,
     account::Account,
     labels::{LabelSettings, Labeller},
 };
@@ -60,13 +61,19 @@ pub(super) struct Collector {
     /// Where such code lies in the profile.
     made: Vec<(LocationId, jit::Place)>,
     main_path: Option<String>,
+    times: Times,
+    /// `CLOCK_MONOTONIC` when the clocks started.
+    start_ns: u64,
     complete: u64,
     cut: BTreeMap<StopReason, u64>,
     kept: u64,
 }
 
 impl Collector {
-    pub(super) fn new(mut profile: Profile, labels: LabelSettings) -> Self {
+    pub(super) fn new(mut profile: Profile, labels: LabelSettings, times: Times) -> Self {
+        if times == Times::Kept {
+            profile.keep_times();
+        }
         profile.shown_labels.clone_from(&labels.shown);
         Self {
             profile,
@@ -77,14 +84,17 @@ impl Collector {
             jit: Jit::default(),
             made: Vec::new(),
             main_path: None,
+            times,
+            start_ns: 0,
             complete: 0,
             cut: BTreeMap::new(),
             kept: 0,
         }
     }
 
-    /// When the clocks started.
-    pub(super) fn set_start(&mut self, time: SystemTime) {
+    /// When the clocks started: by the calendar, and by the clock that samples carry.
+    pub(super) fn set_start(&mut self, time: SystemTime, monotonic_ns: u64) {
+        self.start_ns = monotonic_ns;
         let since_epoch = time
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
@@ -133,6 +143,11 @@ impl Collector {
         }
         let labels = self.labeller.labels(&mut self.profile, sample);
         self.profile.add(&stack, &labels, 1);
+        if self.times == Times::Kept {
+            let thread = self.labeller.thread_of(&mut self.profile, sample);
+            let time_ns = sample.time_ns.saturating_sub(self.start_ns);
+            self.profile.note_moment(time_ns, thread, &stack);
+        }
         self.kept += 1;
         let stops = [user.stop, sample.kernel_stop];
         match stops.into_iter().find(|stop| !stop.is_complete()) {

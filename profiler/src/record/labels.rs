@@ -6,8 +6,8 @@ use foldhash::HashMap;
 
 use crate::{
     bpf::{Comm, Sample},
-    profile::{Label, LabelKey, LabelValue, Profile, StringId},
-    target::{Memberships, Tid},
+    profile::{Label, LabelKey, LabelValue, Profile, StringId, Thread},
+    target::{Memberships, Pid, Tid},
 };
 
 /// What samples are sorted by, beyond their stacks.
@@ -24,6 +24,8 @@ pub(super) struct Labeller {
     shown: Vec<LabelKey>,
     comms: HashMap<Comm, StringId>,
     threads: HashMap<(Comm, Tid), StringId>,
+    /// The names of processes, where threads are kept apart.
+    processes: HashMap<Pid, StringId>,
     memberships: Memberships,
 }
 
@@ -36,16 +38,14 @@ impl Labeller {
             shown,
             comms: HashMap::default(),
             threads: HashMap::default(),
+            processes: HashMap::default(),
             memberships: Memberships::of_host(),
         }
     }
 
     /// The labels of a sample, in the order of their keys.
     pub(super) fn labels(&mut self, profile: &mut Profile, sample: &Sample) -> Vec<Label> {
-        let comm = *self
-            .comms
-            .entry(sample.comm)
-            .or_insert_with(|| profile.string(&sample.comm.text()));
+        let comm = self.comm(profile, sample);
         let mut labels = Vec::with_capacity(1 + self.shown.len());
         labels.push((LabelKey::Comm, LabelValue::Text(comm)));
         for i in 0..self.shown.len() {
@@ -65,6 +65,34 @@ impl Labeller {
             labels.push((key, value));
         }
         labels
+    }
+
+    fn comm(&mut self, profile: &mut Profile, sample: &Sample) -> StringId {
+        *self
+            .comms
+            .entry(sample.comm)
+            .or_insert_with(|| profile.string(&sample.comm.text()))
+    }
+
+    /// The thread that a sample is of.
+    pub(super) fn thread_of(&mut self, profile: &mut Profile, sample: &Sample) -> Thread {
+        let Sample { pid, tid, .. } = *sample;
+        let name = self.comm(profile, sample);
+        let process = if pid.0 == tid.0 {
+            self.processes.insert(pid, name);
+            name
+        } else {
+            *self
+                .processes
+                .entry(pid)
+                .or_insert_with(|| profile.string(&name_of(pid).unwrap_or_default()))
+        };
+        Thread {
+            pid: pid.0,
+            tid: tid.0,
+            name,
+            process,
+        }
     }
 
     fn cgroup(&mut self, profile: &mut Profile, sample: &Sample) -> StringId {
@@ -94,4 +122,11 @@ impl Labeller {
             .entry((sample.comm, sample.tid))
             .or_insert_with(|| profile.string(&format!("{} {}", sample.comm.text(), sample.tid)))
     }
+}
+
+/// The name of a process's first thread, if the process is still there.
+fn name_of(pid: Pid) -> Option<String> {
+    let name = std::fs::read(format!("/proc/{pid}/comm")).ok()?;
+    let name = name.strip_suffix(b"\n").unwrap_or(&name);
+    Some(String::from_utf8_lossy(name).into_owned())
 }

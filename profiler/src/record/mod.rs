@@ -59,10 +59,21 @@ pub struct Request {
     pub symbols: symbolize::Settings,
     /// Labels to write; `None` for the default: none for one process, else comm and pid.
     pub labels: Option<Vec<LabelKey>>,
+    /// Whether the time of each sample is kept.
+    pub times: Times,
     /// The walker; `None` for the best.
     pub flavour: Option<Flavour>,
     /// Most kernel memory in mapping and unwind tables, in bytes.
     pub table_bytes: usize,
+}
+
+/// Whether a profile gets a timeline, for formats that show one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Times {
+    /// The time and thread of each sample.
+    Kept,
+    /// How often each stack was seen.
+    LeftOut,
 }
 
 /// The table memory of a run that asks for none, in bytes.

@@ -14,7 +14,7 @@ use profiler_common::{
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{
-    Cost, End, LabelSettings, Outcome, Progress, Ready, RecordError, Request, Stop, Watch,
+    Cost, End, LabelSettings, Outcome, Progress, Ready, RecordError, Request, Stop, Times, Watch,
     collect::{Collector, Finished, Known},
     timeline::{MARGIN_NS, Moment, Timeline},
     usage::{self, Usage},
@@ -26,7 +26,7 @@ use crate::{
     jit::Now,
     object::{ObjectId, Objects},
     process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
-    profile::{LabelKey, Mapping, MappingKind, Profile, StringId},
+    profile::{LabelKey, MOST_MOMENTS, Mapping, MappingKind, Profile, StringId},
     residency::{Prospect, Residency},
     symbolize::KernelNames,
     target::{
@@ -128,7 +128,7 @@ impl Session {
                 targets.cgroup_v1.clone(),
                 &targets.pids,
             ),
-            collector: Collector::new(Profile::cpu(period_ns), labels),
+            collector: Collector::new(Profile::cpu(period_ns), labels, request.times),
             processes: Processes::new(scope),
             objects: Objects::default(),
             residency: Residency::new(),
@@ -172,7 +172,7 @@ impl Session {
         if let Some(main) = self.targets.main.filter(|_| self.prepared.is_none()) {
             self.collector.set_main(executable(main));
         }
-        self.collector.set_start(SystemTime::now());
+        self.collector.set_start(SystemTime::now(), now_ns());
         self.usage = Usage::now();
         self.clocks_started = Instant::now();
         self.sampler.enable()?;
@@ -484,6 +484,9 @@ impl Session {
         }
         if symbolized.kernel_names == KernelNames::Hidden {
             notes.push("the kernel hides its symbols, so its frames have no names; try: sudo sysctl kernel.kptr_restrict=0 kernel.perf_event_paranoid=1".to_owned());
+        }
+        if self.request.times == Times::Kept && profile.timeline().is_none() {
+            notes.push(format!("more than {MOST_MOMENTS} samples: their times were not kept, so they stand one after the other in formats that show times; try: a shorter run, or a lower -F"));
         }
         account.count(&counts);
         profile.duration_ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ebpfprof::{
     bpf::{Flavour, Settings, Stacks},
-    record::{DEFAULT_TABLE_BYTES, Request},
+    record::{DEFAULT_TABLE_BYTES, Request, Times},
     symbolize::{self, Inlines},
     target::{Follow, Pid, TargetSpec},
 };
@@ -43,6 +43,7 @@ pub(crate) fn request(fixture: &Fixture, inlines: Inlines) -> Request {
             ..symbolize::Settings::default()
         },
         labels: None,
+        times: Times::LeftOut,
         flavour: None,
         table_bytes: DEFAULT_TABLE_BYTES,
     }

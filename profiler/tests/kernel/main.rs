@@ -29,6 +29,7 @@ mod recording;
 mod stacks;
 mod tables;
 mod targets;
+mod times;
 mod unwinding;
 mod walkers;
 

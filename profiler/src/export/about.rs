@@ -1,0 +1,38 @@
+//! What formats say of a profile as a whole.
+
+use super::names;
+use crate::profile::Profile;
+
+/// How the comment starts that says what was profiled. Titles are made of the rest of it.
+pub const TARGET_COMMENT: &str = "target: ";
+
+/// Who wrote a file.
+pub(super) const EXPORTER: &str = concat!("ebpfprof@", env!("CARGO_PKG_VERSION"));
+
+/// What was profiled, if a comment says so.
+pub(super) fn target(profile: &Profile) -> Option<String> {
+    comments(profile)
+        .find_map(|comment| comment.strip_prefix(TARGET_COMMENT).map(str::to_owned))
+        .map(|target| target.trim().to_owned())
+        .filter(|target| !names::is_blank(target))
+}
+
+/// A name for the whole: what was measured, and of what.
+pub(super) fn title(profile: &Profile) -> String {
+    let kind = match profile.period_type.kind {
+        "cpu" => "CPU",
+        kind => kind,
+    };
+    match target(profile) {
+        Some(target) => format!("{kind} profile: {target}"),
+        None => format!("{kind} profile"),
+    }
+}
+
+/// The comments without what marks them as such, each on a line of its own.
+pub(super) fn comments(profile: &Profile) -> impl Iterator<Item = String> {
+    profile.comments.iter().map(|comment| {
+        let text = comment.trim_start_matches(['#', ' ']);
+        text.replace(names::breaks_text, " ")
+    })
+}

@@ -1,0 +1,175 @@
+//! The page in a browser: its script runs under its own policy, and shows what the profile says.
+//!
+//! The address behind `#` says what is asked for, so no mouse is needed. Without a browser on this
+//! machine the tests say so and pass.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::print_stderr, reason = "a test that is left out says why")]
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use ebpfprof::{
+    export::{self, Format},
+    profile::{FrameKind, Function, LabelKey, LabelValue, Line, LocationId, Profile},
+};
+
+const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
+
+/// A name that would run a script, if any part of the page took it for more than a name.
+const HOSTILE: &str = "</script><script>document.title='broken'</script><img src=x>";
+
+fn browser() -> Option<&'static str> {
+    let found = BROWSERS.into_iter().find(|browser| {
+        let version = Command::new(browser).arg("--version").output();
+        version.is_ok_and(|output| output.status.success())
+    });
+    if found.is_none() {
+        eprintln!("left out: there is none of {}", BROWSERS.join(", "));
+    }
+    found
+}
+
+fn location(profile: &mut Profile, name: &str, line: u32) -> LocationId {
+    let text = profile.string(name);
+    let file = profile.string("/src/main.c");
+    let function = profile.function(Function {
+        name: text,
+        system_name: text,
+        file,
+        start_line: 1,
+    });
+    let address = 0x1000 * function.index() as u64 + u64::from(line);
+    let id = profile.location(FrameKind::User, None, address);
+    let line = Line {
+        function,
+        line,
+        column: 0,
+    };
+    profile.set_lines(id, vec![line]);
+    id
+}
+
+/// 100 samples of two programs: 60 in `parse`, of which 20 by way of itself, and 40 in what has a
+/// hostile name.
+fn profile() -> Profile {
+    let mut profile = Profile::cpu(10_000_000);
+    profile.comments = vec![
+        "ebpfprof kept=100 lost=3".to_owned(),
+        format!("#target: {HOSTILE}"),
+    ];
+    let [main, parse, again, hostile] = [("main", 9), ("parse", 20), ("parse", 21), (HOSTILE, 30)]
+        .map(|(name, line)| location(&mut profile, name, line));
+    for (stack, comm, count) in [
+        (vec![parse, main], "one", 40),
+        (vec![again, parse, main], "one", 20),
+        (vec![hostile, main], HOSTILE, 40),
+    ] {
+        let comm = LabelValue::Text(profile.string(comm));
+        profile.add(&stack, &[(LabelKey::Comm, comm)], count);
+    }
+    profile
+}
+
+/// The page as the browser has it in the end.
+fn shown(browser: &str, page: &Path, asked: &str) -> String {
+    // Two browsers at once do not share what they keep.
+    let kept = tempfile::tempdir().unwrap();
+    let output = Command::new(browser)
+        .arg(format!("--user-data-dir={}", kept.path().display()))
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"])
+        .arg("--virtual-time-budget=2000")
+        .arg(format!("file://{}{asked}", page.display()))
+        .output()
+        .unwrap();
+    let page = String::from_utf8(output.stdout).unwrap();
+    // Without the data and the script, in which anything may stand.
+    let (before, rest) = page
+        .split_once("<script type=")
+        .unwrap_or_else(|| panic!("{page}\n{}", String::from_utf8_lossy(&output.stderr)));
+    assert!(rest.contains("</body>"));
+    before.to_owned()
+}
+
+fn page(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let mut out = File::create(&path).unwrap();
+    export::write(Format::Html, &profile(), &mut out).unwrap();
+    path
+}
+
+#[track_caller]
+fn check(shown: &str, expected: &[&str]) {
+    for text in expected {
+        assert!(shown.contains(text), "no {text:?} in:\n{shown}");
+    }
+}
+
+#[test]
+fn a_browser_shows_what_the_profile_says() {
+    let Some(browser) = browser() else { return };
+    let page = page("whole.html");
+    let whole = shown(browser, &page, "");
+    check(
+        &whole,
+        &[
+            "<b>100</b> samples",
+            "<b>100</b> Hz",
+            "<b>1 s</b> cpu",
+            "<li class=\"bad\"><b>3</b> lost</li>",
+            "user <b>100%</b>",
+            "kept=100",
+            // As text, in the title and in the choice of comms.
+            "&lt;/script&gt;&lt;script&gt;document.title=",
+        ],
+    );
+    assert!(!whole.contains("<title>broken") && !whole.contains("<img"));
+    check(
+        &shown(browser, &page, "#search=%5Epar"),
+        &["matched 60.00%"],
+    );
+    // What is no regular expression is looked for as it stands.
+    check(
+        &shown(browser, &page, "#search=script%3E%3C%28"),
+        &["matched 0%"],
+    );
+    let focused = shown(browser, &page, "#label.comm=one&search=parse");
+    check(&focused, &["matched 100%"]);
+    let zoomed = shown(browser, &page, "#path=0.0.0&search=parse");
+    check(
+        &zoomed,
+        &["<b>parse</b>", "60 · 60.00%", "matched 100% of this"],
+    );
+    let reversed = shown(browser, &page, "#reversed=true&search=parse");
+    check(&reversed, &["innermost functions", "matched 60.00%"]);
+    let around = shown(browser, &page, "#function=parse");
+    check(&around, &["<b>parse</b>", "60 · 60.00%"]);
+    fs::remove_file(page).unwrap();
+}
+
+#[test]
+fn a_browser_shows_a_table_in_which_a_recursive_call_counts_once() {
+    let Some(browser) = browser() else { return };
+    let page = page("table.html");
+    let table = shown(browser, &page, "#view=table");
+    let numbers = |row: &str| -> Vec<String> {
+        let cells = row.split("class=\"number\">").skip(1);
+        cells
+            .map(|cell| cell.split('<').next().unwrap().to_owned())
+            .collect()
+    };
+    let rows: Vec<Vec<String>> = table.split("<tr>").skip(2).map(numbers).collect();
+    assert_eq!(
+        rows,
+        [
+            ["60", "60.00%", "60", "60.00%"],
+            ["40", "40.00%", "40", "40.00%"],
+            ["0", "0%", "100", "100%"],
+        ]
+    );
+    check(&table, &["/src/main.c:20", "/src/main.c:30"]);
+    fs::remove_file(page).unwrap();
+}
