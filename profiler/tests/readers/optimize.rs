@@ -2,14 +2,9 @@
 
 use std::{
     fs,
-    io::Read,
     path::{Path, PathBuf},
     process::Command,
 };
-
-use ebpfprof::export::proto;
-use flate2::read::GzDecoder;
-use prost::Message;
 
 use crate::{
     program::{Finished, Running},
@@ -49,58 +44,14 @@ fn sources() -> PathBuf {
     sources.canonicalize().unwrap()
 }
 
-/// The line that a function of the fixture starts at.
-fn start_line(source: &str, function: &str) -> Option<usize> {
-    let (package, name) = function.rsplit_once('.')?;
-    let name = match package {
-        "main" => format!("func {name}("),
-        "main.(*worker)" => format!("func (w *worker) {name}("),
-        _ => return None,
-    };
-    let mut lines = source.lines();
-    Some(1 + lines.position(|line| line.starts_with(&name))?)
-}
-
-/// The profile with the start lines of the program's own functions, as the source has them.
-fn with_start_lines(profile: &[u8]) -> Vec<u8> {
-    let source = fs::read_to_string(sources().join("main.go")).unwrap();
-    let mut raw = Vec::new();
-    GzDecoder::new(profile).read_to_end(&mut raw).unwrap();
-    let mut message = proto::Profile::decode(raw.as_slice()).unwrap();
-    for function in &mut message.function {
-        let name = &message.string_table[usize::try_from(function.name).unwrap()];
-        let line = start_line(&source, name).unwrap_or_default();
-        function.start_line = i64::try_from(line).unwrap();
-    }
-    message.encode_to_vec()
-}
-
 #[test]
 fn go_optimizes_by_our_profile() {
     let recorded = NEWEST.record(&[]);
     let folder = recorded.folder.path();
-    let [given, digest, program] =
-        ["given.pb", "digest", "optimized"].map(|name| folder.join(name));
-    let given = given.to_str().unwrap();
+    let [digest, program] = ["digest", "optimized"].map(|name| folder.join(name));
     let digest = digest.to_str().unwrap();
     let file = subject::file(&recorded);
-    // FIXME: our profiles have no start lines, so Go refuses them. Once they have, they are `given`
-    // as they are.
-    let refused = [
-        "tool",
-        "preprofile",
-        "-o",
-        digest,
-        "-i",
-        file.to_str().unwrap(),
-    ];
-    let refused = Running::start(&mut go(&refused)).finish();
-    assert!(
-        refused.stderr.contains("missing Function.start_line data"),
-        "{}",
-        refused.stderr
-    );
-    fs::write(given, with_start_lines(&fs::read(&file).unwrap())).unwrap();
+    let given = file.to_str().unwrap();
     let made = run(&mut go(&["tool", "preprofile", "-i", given, "-o", digest]));
     assert_eq!(made.stderr, "");
     let edges = fs::read_to_string(digest).unwrap();
