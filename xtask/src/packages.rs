@@ -16,7 +16,7 @@ struct Needed {
     reason: &'static str,
 }
 
-const NEEDED: [Needed; 12] = [
+const NEEDED: [Needed; 13] = [
     Needed {
         program: "cc",
         packages: &["build-essential"],
@@ -51,6 +51,11 @@ const NEEDED: [Needed; 12] = [
         program: "setcap",
         packages: &["libcap2-bin"],
         reason: "runs without root",
+    },
+    Needed {
+        program: "llvm-symbolizer",
+        packages: &["llvm"],
+        reason: "the lines and inlined calls that ours are compared with",
     },
     Needed {
         program: "gdb",

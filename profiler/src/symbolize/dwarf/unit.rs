@@ -128,7 +128,7 @@ impl Unit {
                 (dw::DW_AT_rnglists_base, AttributeValue::DebugRngListsBase(base)) => {
                     self.bases.rnglists = base.0 as u64;
                 }
-                (dw::DW_AT_GNU_ranges_base, AttributeValue::RangeListsRef(base)) => {
+                (dw::DW_AT_GNU_ranges_base, AttributeValue::DebugRngListsBase(base)) => {
                     ranges_base = base.0 as u64;
                 }
                 _ => {}
