@@ -121,6 +121,8 @@ pub enum Stacks {
 /// What the kernel side counted, and what the clocks say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// How long the clocks ran: the one of them that ran longest.
+    pub sampled: Duration,
     /// Ticks by the clocks' own time, to within one a clock.
     pub ticks: u64,
     /// Ticks that ran the program beyond what the clocks allow. 0 or it is a bug.
@@ -322,6 +324,7 @@ impl Sampler {
             .collect();
         let (ticks, excess) = reconcile(&self.clocks.due(), &runs);
         Ok(Counts {
+            sampled: self.clocks.longest(),
             ticks,
             excess,
             due: due.iter().sum(),

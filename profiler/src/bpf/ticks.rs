@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     os::fd::{AsFd, OwnedFd},
+    time::Duration,
 };
 
 use super::{BpfError, perf::PerfEvent};
@@ -114,6 +115,12 @@ impl Clocks {
             }
         }
         Ok(changes)
+    }
+
+    /// How long the clock that ran longest did.
+    pub(super) fn longest(&self) -> Duration {
+        let clocks = self.running.iter().chain(&self.stopped);
+        Duration::from_nanos(clocks.map(|clock| clock.enabled_ns).max().unwrap_or(0))
     }
 
     /// Ticks that were due on each CPU so far, and how many clocks say so.

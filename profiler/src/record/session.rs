@@ -489,7 +489,7 @@ impl Session {
             notes.push(format!("more than {MOST_MOMENTS} samples: their times were not kept, so they stand one after the other in formats that show times; try: a shorter run, or a lower -F"));
         }
         account.count(&counts);
-        profile.duration_ns = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        profile.duration_ns = u64::try_from(counts.sampled.as_nanos()).unwrap_or(u64::MAX);
         add_host_mapping(&mut profile);
         let cost = Cost {
             elapsed,
