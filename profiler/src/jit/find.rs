@@ -6,13 +6,16 @@
 
 use std::{
     fs::{self, File, Metadata},
-    os::{fd::AsRawFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
 use rustix::{
-    fs::{CWD, Mode, OFlags, ResolveFlags},
+    fs::{Mode, OFlags, ResolveFlags},
     io::Errno,
 };
 
@@ -84,18 +87,13 @@ impl Writer {
 
     /// Opens the map.
     pub(super) fn open_map(&self) -> Opened {
-        let root = PathBuf::from(format!("/proc/{}/root", self.pid));
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = match rustix::fs::open(&root, flags, Mode::empty()) {
+        let root = match self.root() {
             Ok(root) => root,
             Err(Errno::NOENT | Errno::SRCH) => return Opened::Gone,
             Err(error) => return refused(error),
         };
-        let path = format!("tmp/perf-{}.map", self.own_pid);
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let place = match rustix::fs::openat2(&root, &path, flags, Mode::empty(), resolve) {
-            Ok(place) => File::from(place),
+        let place = match self.place(&root) {
+            Ok(place) => place,
             Err(Errno::NOENT | Errno::NOTDIR) => return Opened::Absent,
             Err(error) => return refused(error),
         };
@@ -136,15 +134,23 @@ impl Writer {
 
     /// The numbers of the file that is at the path now. `None` when there is none.
     pub(super) fn file_at_path(&self) -> Option<(u64, u64)> {
-        let root = format!("/proc/{}/root", self.pid);
+        let meta = self.place(&self.root().ok()?).ok()?.metadata().ok()?;
+        Some((meta.dev(), meta.ino()))
+    }
+
+    /// The process's root.
+    fn root(&self) -> Result<OwnedFd, Errno> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = rustix::fs::openat(CWD, root, flags, Mode::empty()).ok()?;
+        let path = format!("/proc/{}/root", self.pid);
+        rustix::fs::open(path, flags, Mode::empty())
+    }
+
+    /// What is at the map's path, to be looked at and not to be read.
+    fn place(&self, root: &OwnedFd) -> Result<File, Errno> {
         let path = format!("tmp/perf-{}.map", self.own_pid);
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let place = rustix::fs::openat2(&root, &path, flags, Mode::empty(), resolve).ok()?;
-        let meta = File::from(place).metadata().ok()?;
-        Some((meta.dev(), meta.ino()))
+        rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).map(File::from)
     }
 }
 
@@ -276,7 +282,7 @@ mod tests {
         check(
             |path| {
                 let kind = rustix::fs::FileType::Fifo;
-                rustix::fs::mknodat(CWD, path, kind, Mode::RUSR, 0).unwrap();
+                rustix::fs::mknodat(rustix::fs::CWD, path, kind, Mode::RUSR, 0).unwrap();
             },
             own,
             Some(Refusal::NotAFile),

@@ -503,12 +503,6 @@ impl Processes {
         now.or_else(|| process.before_exec.of_object(object, address))
     }
 
-    /// What a process maps, by address; nothing for an unknown process.
-    pub fn mappings(&self, pid: Pid) -> impl Iterator<Item = &Mapping> {
-        let process = self.processes.get(&pid);
-        process.into_iter().flat_map(|process| process.space.iter())
-    }
-
     /// The mappings of a process, as far as it is known.
     #[must_use]
     pub fn space(&self, pid: Pid) -> Option<&Space> {

@@ -14,7 +14,7 @@ use crate::{
     bpf::{KernelSymbols, Sample},
     jit::{self, Jit, JitReport},
     object::{Bias, ElfAddr, ObjectId, Objects},
-    process::{Mapping as ProcessMapping, Processes, UserPlace, UserStack},
+    process::{Mapping as ProcessMapping, Processes, Space, UserPlace, UserStack},
     profile::{
         self, FrameKind, Function, Line, LocationId, MappingId, MappingKind, Profile, StringId,
     },
@@ -281,7 +281,8 @@ impl Collector {
         }
         let mapped = main
             .into_iter()
-            .flat_map(|pid| known.processes.mappings(pid));
+            .filter_map(|pid| known.processes.space(pid))
+            .flat_map(Space::iter);
         let mut objects = mapped.filter_map(|mapping| Some((mapping, mapping.object?)));
         let found = objects.find(|(_, object)| known.objects.get(*object).path == path);
         if let Some((mapping, object)) = found {

@@ -237,21 +237,8 @@ fn name_the_rest(profile: &mut Profile, origins: &[Origin], objects: &Objects) {
             Origin::Jit => "[jit]".to_owned(),
             Origin::Unknown | Origin::Marker => "[unknown]".to_owned(),
         };
-        let name = profile.string(&words);
-        let function = profile.function(Function {
-            name,
-            system_name: StringId::EMPTY,
-            file: StringId::EMPTY,
-            start_line: 0,
-        });
-        profile.set_lines(
-            id,
-            vec![Line {
-                function,
-                line: 0,
-                column: 0,
-            }],
-        );
+        let line = named_line(profile, &words);
+        profile.set_lines(id, vec![line]);
     }
 }
 

@@ -1,8 +1,9 @@
 //! What one object says of its addresses: names, lines, inlined calls.
 //!
 //! In: an object with its kept file, and addresses in it. Out: the functions of each. Names come from
-//! the first of these that has one: Go's table of functions, `.symtab`, `.gnu_debugdata`, the debug file, `.dynsym`, entries of
-//! linkage. Lines and inlined calls come from DWARF, for the addresses asked for alone.
+//! the first of these that has one: Go's table of functions, `.symtab`, `.gnu_debugdata`, the debug
+//! file, `.dynsym`, entries of linkage. Lines and inlined calls come from DWARF, for the addresses
+//! asked for alone.
 
 use std::{
     cell::LazyCell,
