@@ -27,8 +27,9 @@ fn labels_are_shown_and_filtered_and_grouped_by() {
     };
     let file = subject::file(&recorded);
     let samples = recorded.pprof.samples();
-    let sample = samples.iter().find(|sample| sample.has("spin_2")).unwrap();
-    let PprofSample { texts, numbers, .. } = sample;
+    let of = |function: &str| samples.iter().find(|sample| sample.has(function)).unwrap();
+    let PprofSample { texts, numbers, .. } = of("spin_2");
+    let other_thread = &of("spin_1").texts["thread"];
     assert_eq!(texts["comm"], "worker-2");
     let (tid, pid) = (numbers["tid"], numbers["pid"]);
     assert_eq!(texts["thread"], format!("worker-2 {tid}"));
@@ -45,7 +46,7 @@ fn labels_are_shown_and_filtered_and_grouped_by() {
         // Numbers are filtered by as numbers, texts by regular expression.
         for (focus, function, other) in [
             (format!("tid={tid}"), "spin_2", "spin_1"),
-            (format!("thread=worker-1 {}", tid - 1), "spin_1", "spin_2"),
+            (format!("thread={other_thread}"), "spin_1", "spin_2"),
             ("comm=worker-0".to_owned(), "spin_0", "spin_3"),
         ] {
             let top = focused(&reader, &focus, &file);
