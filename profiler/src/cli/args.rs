@@ -11,6 +11,7 @@ use crate::{
         flame::{Flame, Growth, Root},
     },
     profile::LabelKey,
+    record::Addresses,
     target::{Pid, Tid},
 };
 
@@ -273,6 +274,14 @@ pub(super) struct RecordArgs {
         help_heading = "Output"
     )]
     pub(super) labels: Option<Vec<Label>>,
+    /// Which addresses the executable's code has: where it lay, or where it was linked to lie (elf), by which pprof before Go 1.20 disassembles
+    #[arg(
+        long,
+        value_name = "WHICH",
+        default_value = "runtime",
+        help_heading = "Output"
+    )]
+    pub(super) addresses: WhichAddresses,
     /// Look up function names alone, no lines and no inlined calls
     #[arg(long, help_heading = "Output")]
     pub(super) no_inlines: bool,
@@ -313,6 +322,24 @@ impl From<Walker> for Flavour {
         match walker {
             Walker::Loop => Self::Loop,
             Walker::TailCalls => Self::TailCalls,
+        }
+    }
+}
+
+/// Which addresses code has in a profile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum WhichAddresses {
+    /// Where it lay
+    Runtime,
+    /// Where it was linked to lie
+    Elf,
+}
+
+impl From<WhichAddresses> for Addresses {
+    fn from(which: WhichAddresses) -> Self {
+        match which {
+            WhichAddresses::Runtime => Self::Runtime,
+            WhichAddresses::Elf => Self::Elf,
         }
     }
 }

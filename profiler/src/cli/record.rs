@@ -141,6 +141,7 @@ fn request(args: &RecordArgs, plan: &Plan) -> Request {
         } else {
             Times::LeftOut
         },
+        addresses: args.addresses.into(),
         flavour: args.walker.map(Into::into),
         table_bytes: args.max_table_memory.0,
     }

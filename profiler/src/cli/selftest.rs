@@ -16,7 +16,7 @@ use super::{
 use crate::{
     bpf::Stacks,
     privilege,
-    record::{Outcome, Request, StartCommand, Times, Unwatched, prepare},
+    record::{Addresses, Outcome, Request, StartCommand, Times, Unwatched, prepare},
     selftest::{Measured, TOLERANCE, compare, reads_in_the_kernel, workload},
     symbolize,
     target::{Follow, TargetSpec, command::ChildStdout},
@@ -61,6 +61,7 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode, Trouble> {
         symbols: symbolize::Settings::default(),
         labels: None,
         times: Times::LeftOut,
+        addresses: Addresses::Runtime,
         flavour: args.walker.map(Into::into),
         table_bytes: crate::record::DEFAULT_TABLE_BYTES,
     };

@@ -6,7 +6,7 @@ use foldhash::HashMap;
 use profiler_common::stop::StopReason;
 
 use super::{
-    Times,
+    Addresses, Times,
     account::Account,
     labels::{LabelSettings, Labeller},
 };
@@ -28,6 +28,7 @@ use crate::{
 struct Representative {
     first: ElfAddr,
     last: ElfAddr,
+    /// What the profile's addresses are above those of the ELF file.
     bias: Bias,
     mapping: MappingId,
 }
@@ -62,6 +63,7 @@ pub(super) struct Collector {
     made: Vec<(LocationId, jit::Place)>,
     main_path: Option<String>,
     times: Times,
+    addresses: Addresses,
     /// `CLOCK_MONOTONIC` when the clocks started.
     start_ns: u64,
     complete: u64,
@@ -70,7 +72,12 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    pub(super) fn new(mut profile: Profile, labels: LabelSettings, times: Times) -> Self {
+    pub(super) fn new(
+        mut profile: Profile,
+        labels: LabelSettings,
+        times: Times,
+        addresses: Addresses,
+    ) -> Self {
         if times == Times::Kept {
             profile.keep_times();
         }
@@ -85,6 +92,7 @@ impl Collector {
             made: Vec::new(),
             main_path: None,
             times,
+            addresses,
             start_ns: 0,
             complete: 0,
             cut: BTreeMap::new(),
@@ -252,19 +260,24 @@ impl Collector {
             bias,
             ..
         } = *mapping;
+        let shown = match (kind, self.addresses) {
+            (MappingKind::Main, Addresses::Elf) => Bias::default(),
+            _ => bias,
+        };
+        let [first, last] = [start, end - 1].map(|address| bias.to_elf(address));
         let mapping = profile::Mapping {
             kind,
-            start,
-            limit: end,
+            start: shown.to_runtime(first),
+            limit: shown.to_runtime(last).wrapping_add(1),
             file_offset,
             path,
             build_id,
         };
         let mapping = self.profile.mapping(mapping);
         Representative {
-            first: bias.to_elf(start),
-            last: bias.to_elf(end - 1),
-            bias,
+            first,
+            last,
+            bias: shown,
             mapping,
         }
     }

@@ -61,6 +61,8 @@ pub struct Request {
     pub labels: Option<Vec<LabelKey>>,
     /// Whether the time of each sample is kept.
     pub times: Times,
+    /// Which addresses the executable's code has in the profile.
+    pub addresses: Addresses,
     /// The walker; `None` for the best.
     pub flavour: Option<Flavour>,
     /// Most kernel memory in mapping and unwind tables, in bytes.
@@ -74,6 +76,17 @@ pub enum Times {
     Kept,
     /// How often each stack was seen.
     LeftOut,
+}
+
+/// Which addresses the code of the main executable has in a profile. That of libraries has runtime
+/// addresses in any case: their ELF addresses would collide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// Where it lay, with the mapping as it stands in `/proc/PID/maps`.
+    Runtime,
+    /// Where it was linked to lie. Readers that do not know executables that are loaded anywhere
+    /// find the code by these.
+    Elf,
 }
 
 /// The table memory of a run that asks for none, in bytes.

@@ -128,7 +128,12 @@ impl Session {
                 targets.cgroup_v1.clone(),
                 &targets.pids,
             ),
-            collector: Collector::new(Profile::cpu(period_ns), labels, request.times),
+            collector: Collector::new(
+                Profile::cpu(period_ns),
+                labels,
+                request.times,
+                request.addresses,
+            ),
             processes: Processes::new(scope),
             objects: Objects::default(),
             residency: Residency::new(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ebpfprof::{
     bpf::{Flavour, Settings, Stacks},
-    record::{DEFAULT_TABLE_BYTES, Request, Times},
+    record::{Addresses, DEFAULT_TABLE_BYTES, Request, Times},
     symbolize::{self, Inlines},
     target::{Follow, Pid, TargetSpec},
 };
@@ -44,6 +44,7 @@ pub(crate) fn request(fixture: &Fixture, inlines: Inlines) -> Request {
         },
         labels: None,
         times: Times::LeftOut,
+        addresses: Addresses::Runtime,
         flavour: None,
         table_bytes: DEFAULT_TABLE_BYTES,
     }

@@ -207,6 +207,21 @@ fn a_relocated_c_program_is_read() {
 }
 
 #[test]
+fn by_elf_addresses_every_reader_finds_the_code_of_a_relocated_program() {
+    let recorded = C_PIE.record(&["--addresses", "elf"]);
+    // Linkers have relocated programs start at 0.
+    assert_eq!(recorded.pprof.main_start() >> 28, 0);
+    let found_by_all = Subject {
+        code: Code::Fixed,
+        source_view: &[Age::Old, Age::New],
+        ..C_PIE
+    };
+    for reader in Reader::all() {
+        check_about_hot(&reader, &found_by_all, &subject::file(&recorded));
+    }
+}
+
+#[test]
 fn a_c_program_at_fixed_addresses_is_read() {
     check(&C_NO_PIE);
 }
