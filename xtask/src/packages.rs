@@ -16,7 +16,7 @@ struct Needed {
     reason: &'static str,
 }
 
-const NEEDED: [Needed; 13] = [
+const NEEDED: [Needed; 14] = [
     Needed {
         program: "cc",
         packages: &["build-essential"],
@@ -76,6 +76,11 @@ const NEEDED: [Needed; 13] = [
         program: "javac",
         packages: &["openjdk-17-jdk-headless", "default-jdk-headless"],
         reason: "code that a JVM makes at run time",
+    },
+    Needed {
+        program: "chromium",
+        packages: &["chromium", "chromium-browser"],
+        reason: "pages, as a browser shows them",
     },
     Needed {
         program: "git",

@@ -106,6 +106,32 @@ fn a_map_is_found_in_the_namespaces_of_its_process() {
 }
 
 #[test]
+fn a_container_whose_program_is_deleted_is_named_with_the_code_it_makes() {
+    let _turn = turn();
+    for kind in ["map", "dump"] {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("jit_named");
+        fs::copy(fixture::path("jit_named"), &program).unwrap();
+        let script = format!(
+            "mount --bind '{}' /tmp && unshare -p -f --mount-proc -n -u -i -C /tmp/jit_named {kind} 4 & sleep 1; rm /tmp/jit_named; wait",
+            folder.path().display(),
+        );
+        let recorded = record_command(&["unshare", "-m", "sh", "-c", &script]);
+        assert!(!program.exists());
+        check_halves(&recorded.folded);
+        let of_container = |stack: &Stack| stack.has("call_first") || stack.has("call_second");
+        // At the moment of the change a map does not tell, which `check_halves` bounds.
+        let is_nameless = |frame: &String| {
+            frame.starts_with('[') && !frame.starts_with("[cut: ") && frame != "[jit]_[j]"
+        };
+        let nameless = |stack: &Stack| of_container(stack) && stack.frames.iter().any(is_nameless);
+        let folded = &recorded.folded;
+        assert!(folded.count(of_container) > 500, "{}", folded.text());
+        assert_eq!(folded.count(nameless), 0, "{}", folded.text());
+    }
+}
+
+#[test]
 fn a_map_that_is_a_link_names_nothing() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();

@@ -76,7 +76,7 @@ impl Target {
 
 impl Drop for Target {
     fn drop(&mut self) {
-        // What V8 leaves behind; other programs have none.
+        // What V8 and the JVM leave behind; other programs have none.
         let _ = std::fs::remove_file(format!("/tmp/perf-{}.map", self.pid()));
         if let Self::Silent(child) = self {
             // Both fail when it has ended and was waited for.
@@ -132,9 +132,22 @@ impl Subject {
         let _turn = turn();
         let target = self.start();
         let pid = target.pid().to_string();
+        if self.name == "java" {
+            ask_for_map(&pid);
+        }
         let arguments = [&["--pid", pid.as_str()], arguments].concat();
         record(499, 1.2, &arguments)
     }
+}
+
+/// Has a JVM write down what it has compiled.
+#[track_caller]
+fn ask_for_map(pid: &str) {
+    let jcmd = Command::new("jcmd")
+        .args([pid, "Compiler.perfmap"])
+        .output();
+    let jcmd = jcmd.unwrap();
+    assert!(jcmd.status.success(), "{jcmd:?}");
 }
 
 /// The file that a recording wrote for pprof.
@@ -222,12 +235,12 @@ pub(crate) const PYTHON: Subject = Subject {
     source_view: &[],
 };
 
-/// Names come when somebody asks the JVM for a map, which nobody does here. And a stack is cut where
-/// the interpreter called: its return addresses follow a jump.
+/// FIXME: a stack is cut where the interpreter called, as its return addresses follow a jump. A map
+/// says where the interpreter lies.
 pub(crate) const JAVA: Subject = Subject {
     name: "java",
-    hot: r"\[jit\]",
-    names: &["[jit]"],
+    hot: r"Hot\$Divider\.hotLoop",
+    names: &["Hot$Divider.hotLoop(int, long)"],
     source: None,
     code: Code::None,
     source_view: &[],
