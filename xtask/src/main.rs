@@ -43,7 +43,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Verb {
     /// Measures what profiling costs, next to other profilers, and writes docs/overhead.md (as root).
+    #[command(args_conflicts_with_subcommands = true)]
     Bench {
+        #[command(subcommand)]
+        what: Option<BenchVerb>,
         /// How long each profiler runs.
         #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=600))]
         seconds: u32,
@@ -95,6 +98,20 @@ enum Verb {
     },
 }
 
+#[derive(Subcommand)]
+enum BenchVerb {
+    /// Measures what names and lines cost, next to other symbolizers, and writes docs/symbols.md.
+    Symbols {
+        /// The program whose addresses are named; without it a build of ours, with all debug
+        /// information.
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// How many addresses.
+        #[arg(long, value_name = "N", default_value_t = 10_000)]
+        addresses: usize,
+    },
+}
+
 fn main() -> ExitCode {
     if let Some(code) = remap::run_as_rustc() {
         return code;
@@ -111,7 +128,15 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<()> {
     let workspace = Workspace::find()?;
     match arguments.verb {
-        Verb::Bench { seconds, quick } => {
+        Verb::Bench {
+            what: Some(BenchVerb::Symbols { file, addresses }),
+            ..
+        } => bench::symbols::run(&workspace, file, addresses),
+        Verb::Bench {
+            what: None,
+            seconds,
+            quick,
+        } => {
             let extent = match quick {
                 true => bench::Extent::Quick,
                 false => bench::Extent::Whole,

@@ -7,8 +7,10 @@
 
 mod child;
 mod peer;
+mod perf_data;
 mod receipt;
 mod report;
+pub(crate) mod symbols;
 mod tables;
 mod target;
 
