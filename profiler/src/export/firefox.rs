@@ -12,7 +12,7 @@
 mod tables;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write},
 };
 
@@ -28,6 +28,9 @@ use crate::profile::Profile;
 use tables::{Lib, Shared};
 
 const VERSION: u32 = 60;
+/// That of the format that Firefox itself writes, which readers want to see. Ours says nothing that
+/// depends on it.
+const GECKO_VERSION: u32 = 36;
 
 /// What a kind of frame is called, and its colour of those that the reader knows.
 const fn category(shown: Shown) -> (&'static str, &'static str) {
@@ -97,13 +100,13 @@ struct Units<'a> {
 #[derive(Serialize)]
 struct Section<'a> {
     label: &'a str,
-    entries: Vec<Entry<'a>>,
+    entries: Vec<Entry>,
 }
 
 #[derive(Serialize)]
-struct Entry<'a> {
-    label: &'a str,
-    format: &'a str,
+struct Entry {
+    label: String,
+    format: &'static str,
     value: String,
 }
 
@@ -173,6 +176,16 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
+/// A comment, labelled by its first word: `ticks`, `due`, `stacks`.
+fn entry(comment: String) -> Entry {
+    let word = comment.split_whitespace().next().unwrap_or_default();
+    Entry {
+        label: word.trim_end_matches(':').to_owned(),
+        format: "string",
+        value: comment,
+    }
+}
+
 fn meta(profile: &Profile, order: Order) -> Meta<'static> {
     let product = about::title(profile);
     let comments: Vec<String> = about::comments(profile).collect();
@@ -189,7 +202,7 @@ fn meta(profile: &Profile, order: Order) -> Meta<'static> {
         imported_from: about::EXPORTER,
         oscpu: "Linux",
         stackwalk: 1,
-        version: VERSION,
+        version: GECKO_VERSION,
         preprocessed_profile_version: VERSION,
         symbolicated: true,
         uses_only_one_stack_type: true,
@@ -214,19 +227,13 @@ fn meta(profile: &Profile, order: Order) -> Meta<'static> {
         },
         extra: vec![Section {
             label: "ebpfprof",
-            entries: comments
-                .into_iter()
-                .map(|value| Entry {
-                    label: "comment",
-                    format: "string",
-                    value,
-                })
-                .collect(),
+            entries: comments.into_iter().map(entry).collect(),
         }],
     }
 }
 
-/// The reader shows a process at its first thread, so those of one stand together.
+/// The reader shows a process at its first thread, so those of one stand together. It wants one of them
+/// to be the main one: where that took no sample, the busiest is.
 fn threads<'a>(profile: &Profile, tracks: &'a Tracks<'_>, leaves: &[usize]) -> Vec<Thread<'a>> {
     let mut busiest: BTreeMap<Option<i64>, usize> = BTreeMap::new();
     for (at, track) in tracks.tracks.iter().enumerate() {
@@ -234,6 +241,7 @@ fn threads<'a>(profile: &Profile, tracks: &'a Tracks<'_>, leaves: &[usize]) -> V
     }
     let mut order: Vec<(usize, &Track<'_>)> = tracks.tracks.iter().enumerate().collect();
     order.sort_by_key(|(at, track)| (busiest[&track.id.pid], !track.is_main(), *at));
+    let mut with_main: BTreeSet<Option<i64>> = BTreeSet::new();
     order
         .into_iter()
         .map(|(at, track)| Thread {
@@ -244,7 +252,7 @@ fn threads<'a>(profile: &Profile, tracks: &'a Tracks<'_>, leaves: &[usize]) -> V
             unregister_time: None,
             paused_ranges: [],
             name: &track.name,
-            is_main_thread: track.is_main(),
+            is_main_thread: with_main.insert(track.id.pid) || track.is_main(),
             process_name: &track.process,
             // Where none is known, threads are told apart by where they stand.
             pid: track.id.pid.unwrap_or_default().to_string(),

@@ -159,11 +159,6 @@ impl<'a> Frames<'a> {
                 .collect(),
         }
     }
-
-    /// The function of a frame.
-    pub(super) fn function_of(&self, frame: usize) -> &Function<'a> {
-        &self.functions[self.frames[frame].function]
-    }
 }
 
 /// Which locations a sample leads to, and whether one has no stack.
@@ -224,6 +219,13 @@ fn object_of<'a>(profile: &'a Profile, location: &Location) -> Cow<'a, str> {
 mod tests {
     use super::*;
     use crate::profile::{self, Mapping, MappingKind, StringId};
+
+    impl<'a> Frames<'a> {
+        /// The function of a frame.
+        fn function_of(&self, frame: usize) -> &Function<'a> {
+            &self.functions[self.frames[frame].function]
+        }
+    }
 
     fn line(profile: &mut Profile, name: &str, line: u32) -> Line {
         let name = profile.string(name);

@@ -1,6 +1,7 @@
 //! speedscope's own format: one profile for each thread, its samples in the order of time.
 //!
-//! Its reader of pprof shows no inlined calls and one kind of value, so it gets its own.
+//! Its reader of pprof shows no inlined calls and one kind of value, so it gets its own. It counts
+//! times by frame, not by function, so each function is one frame, by the line that it starts at.
 //!
 //! Source: <https://www.speedscope.app/file-format-schema.json>.
 
@@ -9,8 +10,9 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::{
-    about, frames,
-    tracks::{Track, Tracks},
+    about,
+    frames::Function,
+    tracks::{Event, Track, Tracks},
 };
 use crate::profile::Profile;
 
@@ -47,8 +49,6 @@ struct Frame<'a> {
     file: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    col: Option<u32>,
 }
 
 /// The samples of one thread.
@@ -72,10 +72,14 @@ struct Sampled<'a> {
 /// What `out` refused.
 pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
     let tracks = Tracks::of(profile);
+    let function_of = |frame: &usize| tracks.frames.frames[*frame].function;
+    let stacks: Vec<Vec<usize>> = (tracks.stacks.iter())
+        .map(|stack| stack.iter().map(function_of).collect())
+        .collect();
     let mut profiles: Vec<Sampled<'_>> = tracks
         .tracks
         .iter()
-        .map(|track| sampled(profile, &tracks, track))
+        .map(|track| sampled(profile, &stacks, track))
         .collect();
     if profiles.is_empty() {
         // A file without profiles is refused.
@@ -87,9 +91,7 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
         name: &about::title(profile),
         active_profile: 0,
         shared: Shared {
-            frames: (0..tracks.frames.frames.len())
-                .map(|at| frame(&tracks.frames, at))
-                .collect(),
+            frames: tracks.frames.functions.iter().map(frame).collect(),
         },
         profiles,
     };
@@ -97,23 +99,18 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-fn frame<'a>(frames: &'a frames::Frames<'_>, at: usize) -> Frame<'a> {
-    let function = frames.function_of(at);
-    let told = frames.frames[at];
-    let known = |number: u32| (number != 0).then_some(number);
+fn frame<'a>(function: &'a Function<'_>) -> Frame<'a> {
     if function.file.is_empty() {
         return Frame {
             name: &function.name,
             file: &function.object,
             line: None,
-            col: None,
         };
     }
     Frame {
         name: &function.name,
         file: &function.file,
-        line: known(told.line),
-        col: known(told.column),
+        line: (function.start_line != 0).then_some(function.start_line),
     }
 }
 
@@ -135,17 +132,54 @@ impl Sampled<'_> {
     }
 }
 
-fn sampled<'a>(profile: &Profile, tracks: &'a Tracks<'_>, track: &Track<'_>) -> Sampled<'a> {
+/// `stacks` are those of the tracks, by their functions.
+fn sampled<'a>(profile: &Profile, stacks: &'a [Vec<usize>], track: &Track<'_>) -> Sampled<'a> {
     let mut sampled = Sampled::new(profile, track.title());
     // Idle time has no place here: samples follow each other, each for as long as it stands for.
-    for events in track.events.chunk_by(|a, b| a.stack == b.stack) {
+    let same = |a: &Event, b: &Event| stacks[a.stack] == stacks[b.stack];
+    for events in track.events.chunk_by(same) {
         let count = events
             .iter()
             .fold(0_u64, |sum, event| sum.saturating_add(event.count));
         let weight = count.saturating_mul(profile.period);
-        sampled.samples.push(&tracks.stacks[events[0].stack]);
+        sampled.samples.push(&stacks[events[0].stack]);
         sampled.weights.push(weight);
         sampled.end = sampled.end.saturating_add(weight);
     }
     sampled
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::{self, FrameKind, StringId};
+
+    #[test]
+    fn a_function_is_one_frame_whatever_its_lines_are() {
+        let mut profile = Profile::cpu(10);
+        let [name, file] = ["spin", "/src/spin.c"].map(|text| profile.string(text));
+        let function = profile.function(profile::Function {
+            name,
+            system_name: StringId::EMPTY,
+            file,
+            start_line: 3,
+        });
+        for line in [4, 5] {
+            let location = profile.location(FrameKind::User, None, u64::from(line));
+            let line = profile::Line {
+                function,
+                line,
+                column: 0,
+            };
+            profile.set_lines(location, vec![line]);
+            profile.add(&[location], &[], 1);
+        }
+        let mut bytes = Vec::new();
+        write(&profile, &mut bytes).unwrap();
+        let file: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        let frame = serde_json::json!([{"name": "spin", "file": "/src/spin.c", "line": 3}]);
+        assert_eq!(file["shared"]["frames"], frame);
+        assert_eq!(file["profiles"][0]["samples"], serde_json::json!([[0]]));
+        assert_eq!(file["profiles"][0]["weights"], serde_json::json!([20]));
+    }
 }
