@@ -14,9 +14,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use ebpfprof::symbolize::go::{GoFrame, GoTable};
+use ebpfprof::{
+    symbolize::go::{GoFrame, GoTable},
+    unwind::{Lookup, Table},
+};
 use fixture_path::fixture_path;
 use object::{Object, ObjectSection};
+use profiler_common::unwind::Rule;
 
 /// Bytes between addresses that are compared: odd, so that all places in instructions are met.
 const STEP: usize = 13;
@@ -282,4 +286,36 @@ fn a_position_independent_program() {
 fn a_stripped_position_independent_program() {
     check_addresses("go-words.pie.stripped");
     check_stacks("go-words.pie.stripped");
+}
+
+/// Compares the unwind table of a stripped program with that of the same one with its `.debug_frame`.
+#[track_caller]
+fn check_frames(whole: &str, stripped: &str) {
+    let table = |name: &str| Table::of_file(&File::open(fixture_path(name)).unwrap()).unwrap();
+    let (whole, stripped) = (table(whole), Lookup::new(&table(stripped)));
+    let (mut bytes, mut same, mut absent, mut other) = (0, 0, 0, Vec::new());
+    for (start, end, rule) in whole.ranges() {
+        bytes += end - start;
+        for address in start..end {
+            match stripped.rule(address) {
+                told if told == rule => same += 1,
+                Rule::NoInformation => absent += 1,
+                told => other.push((address, rule, told)),
+            }
+        }
+    }
+    other.truncate(10);
+    assert!(other.is_empty(), "{other:?}");
+    // What writes the stack pointer, and what is between functions.
+    let percent = 100 * absent / bytes;
+    assert!(
+        percent < 2,
+        "{absent} of {bytes} have no rule, {same} the same"
+    );
+}
+
+#[test]
+fn stripped_programs_have_the_same_unwind_tables() {
+    check_frames("go-words", "go-words.stripped");
+    check_frames("go-words.pie", "go-words.pie.stripped");
 }

@@ -21,6 +21,17 @@ const MOST_SEARCHED: u64 = 256 << 20;
 /// The longest name that is looked for, and the NUL behind it.
 const MOST_WANTED: usize = 32;
 
+/// Places of the numbers of 32 bits behind where a function's code begins: where its name is; how
+/// deep its frame is, and which file and line its code is of, as steps; how many further tables of
+/// steps it has; its unit; since Go 1.20, the line it starts at.
+pub(crate) const NAME: u64 = 0;
+pub(crate) const STEPS_OF_FRAME: u64 = 3;
+pub(crate) const STEPS_OF_FILE: u64 = 4;
+pub(crate) const STEPS_OF_LINE: u64 = 5;
+pub(crate) const LISTED_STEPS: u64 = 6;
+pub(crate) const UNIT: u64 = 7;
+pub(crate) const START_LINE: u64 = 8;
+
 /// The forms of the table. Each has a first word of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Form {
@@ -44,6 +55,15 @@ impl Form {
         let word = u32::from_le_bytes(*word);
         let (_, form) = Self::ALL.into_iter().find(|(known, _)| *known == word)?;
         (rest == REST_OF_START).then_some(form)
+    }
+
+    /// The place of the number that tells the kind of a function, its flags and how many further
+    /// tables it has. Those follow.
+    pub(crate) fn lists(self) -> u64 {
+        match self {
+            Self::Go116 | Self::Go118 => START_LINE,
+            Self::Go120 => START_LINE + 1,
+        }
     }
 
     /// Bytes of the numbers that tell where functions are.
@@ -164,6 +184,11 @@ impl<'a> GoFunctions<'a> {
     /// Where the code of a function begins; behind the last one, where all code ends.
     pub(crate) fn start(&self, place: u64) -> Option<u64> {
         self.number(self.functions, place.checked_mul(2 * self.form.width())?)
+    }
+
+    /// One of the numbers of 32 bits of what is known of a function.
+    pub(crate) fn word(&self, known: Part, place: u64) -> Option<u32> {
+        self.parts.u32(known, self.form.width() + 4 * place)
     }
 
     /// A number of the width that this form of the table has.

@@ -11,6 +11,7 @@
 mod compile;
 mod ends;
 mod go;
+mod go_frames;
 mod layout;
 mod rule;
 mod section;

@@ -16,7 +16,7 @@ use object::{
 };
 
 use super::{
-    CompileError,
+    CompileError, go_frames,
     unpack::{Packing, unpack},
 };
 use crate::object::{
@@ -171,14 +171,22 @@ impl Sections {
             return Err(CompileError::NoCode);
         }
         let debug = head.named.debug_frame;
+        // Go's linker makes its section of a table that stripping leaves.
+        let of_go_table = || head.is_go.then(|| go_frames::debug_frame(file))?;
         let Some(place) = head.named.eh_frame.or(head.eh_frame_by_segment) else {
-            let frames = debug.ok_or(CompileError::NoFrames)?.read(file)?;
+            let frames = match debug {
+                Some(place) => place.read(file)?,
+                None => of_go_table().ok_or(CompileError::NoFrames)?,
+            };
             return Ok(Self::new(head, FrameFormat::DebugFrame, frames));
         };
         let mut made = Self::new(head, FrameFormat::EhFrame, place.read(file)?);
         made.bases = made.bases.set_eh_frame(place.address);
         // What it would add is missed if it is broken, but nothing else is.
-        let debug_frames = debug.and_then(|place| place.read(file).ok());
+        let debug_frames = match debug {
+            Some(place) => place.read(file).ok(),
+            None => of_go_table(),
+        };
         made.debug_frames = debug_frames.unwrap_or_default();
         Ok(made)
     }

@@ -2,9 +2,13 @@
 
 use std::{ops::Range, rc::Rc};
 
-use super::{GoFrame, GoTable, Request, steps::Steps};
+use super::{GoFrame, GoTable, Request};
 use crate::object::{
-    go_functions::{Form, GoFunctions},
+    go_functions::{
+        Form, GoFunctions, LISTED_STEPS, NAME, START_LINE, STEPS_OF_FILE, STEPS_OF_FRAME,
+        STEPS_OF_LINE, UNIT,
+    },
+    go_steps::Steps,
     parts::Part,
 };
 
@@ -14,14 +18,6 @@ const MOST_INLINED: usize = 200;
 /// Source: Go's `src/internal/abi/symtab.go`; the same since Go 1.16.
 const STEPS_OF_CALLS: u32 = 2;
 const CALLS: u8 = 3;
-/// Places of the numbers of 32 bits behind where a function's code begins.
-const NAME: u64 = 0;
-const STEPS_OF_FRAME: u64 = 3;
-const STEPS_OF_FILE: u64 = 4;
-const STEPS_OF_LINE: u64 = 5;
-const LISTED_STEPS: u64 = 6;
-const UNIT: u64 = 7;
-const START_LINE: u64 = 8;
 
 /// One function. Offsets of code are from where the function begins.
 pub(super) struct Function {
@@ -61,20 +57,8 @@ struct Call {
 /// What kind of function one is: 0 for the usual.
 pub(super) fn kind_of(functions: &GoFunctions<'_>, place: u64) -> Option<u8> {
     let (_, known) = functions.function(place)?;
-    let at = lists(functions.form);
-    let [kind] = functions
-        .parts
-        .read(known, functions.form.width() + 4 * at)?;
+    let [kind, ..] = functions.word(known, functions.form.lists())?.to_le_bytes();
     Some(kind)
-}
-
-/// The place of the number that tells the kind of a function and how many further tables it has. Those
-/// follow.
-fn lists(form: Form) -> u64 {
-    match form {
-        Form::Go116 | Form::Go118 => START_LINE,
-        Form::Go120 => START_LINE + 1,
-    }
 }
 
 impl Function {
@@ -90,12 +74,12 @@ impl Function {
             return None;
         }
         let width = functions.form.width();
-        let number = |place: u64| functions.parts.u32(known, width + 4 * place);
+        let number = |place: u64| functions.word(known, place);
         let start_line = match functions.form {
             Form::Go116 | Form::Go118 => 0,
             Form::Go120 => number(START_LINE)?,
         };
-        let lists = lists(functions.form);
+        let lists = functions.form.lists();
         let [kind, _, _, list_count] = number(lists)?.to_le_bytes();
         let most_code = range.end - range.start;
         let mut steps = |at: u32| {

@@ -15,20 +15,17 @@
 //! `src/runtime/symtabinl.go`, of Go 1.16 to 1.27.
 
 mod function;
-mod module;
-mod steps;
 #[cfg(test)]
 mod tests;
 
 use std::{cell::OnceCell, collections::HashMap, fs::File, ops::Range, rc::Rc};
 
-use function::{Function, kind_of};
-use module::Module;
-
 use crate::object::{
-    go_functions::{Form, GoFunctions},
+    go_functions::GoFunctions,
+    go_module::{Module, text_base},
     parts::{Part, Parts},
 };
+use function::{Function, kind_of};
 
 /// Bytes of steps read for one request, as a multiple of those that the table has: functions share
 /// them, but not many the same long ones.
@@ -69,11 +66,7 @@ impl<'a> GoTable<'a> {
     pub fn read(file: &'a File) -> Option<Self> {
         let functions = GoFunctions::read(file)?;
         let module = Module::find(&functions);
-        let base = match (functions.form, &module) {
-            (Form::Go116, _) => 0,
-            (_, Some(module)) => module.base,
-            (_, None) => functions.text?,
-        };
+        let base = text_base(&functions, module.as_ref())?;
         let ends = [0, functions.count].map(|place| base.checked_add(functions.start(place)?));
         let [Some(start), Some(end)] = ends else {
             return None;

@@ -6,7 +6,7 @@
 //!
 //! Source: `step` and `pcvalue` in Go's `src/runtime/symtab.go`.
 
-use crate::object::parts::{Part, Parts};
+use super::parts::{Part, Parts};
 
 /// The longest sequence that is read, in bytes. One byte makes half a step, and a step is a few bytes
 /// of code, so this is of functions of megabytes.
@@ -21,7 +21,7 @@ const START: i32 = -1;
 
 /// The steps of one function.
 #[derive(Debug, Default)]
-pub(super) struct Steps {
+pub(crate) struct Steps {
     /// Offsets of code at which a number ends to be, and the number.
     until: Vec<(u64, i32)>,
 }
@@ -29,7 +29,7 @@ pub(super) struct Steps {
 impl Steps {
     /// Reads the steps that begin at a place of the table, for so many bytes of code. `None` where
     /// there are none, or they cannot be right. Their length counts against `budget`, in bytes.
-    pub(super) fn read(
+    pub(crate) fn read(
         parts: &Parts<'_>,
         steps: Part,
         at: u32,
@@ -85,13 +85,18 @@ impl Steps {
     }
 
     /// The number at an offset of code. `None` behind the last step, where the function has ended.
-    pub(super) fn at(&self, offset: u64) -> Option<i32> {
+    pub(crate) fn at(&self, offset: u64) -> Option<i32> {
         let before = self.until.partition_point(|(end, _)| *end <= offset);
         self.until.get(before).map(|(_, value)| *value)
     }
 
+    /// Each number, with the offset of code at which it ends to be.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, i32)> {
+        self.until.iter().copied()
+    }
+
     /// How much code it tells of, in bytes.
-    pub(super) fn code_bytes(&self) -> u64 {
+    pub(crate) fn code_bytes(&self) -> u64 {
         self.until.last().map_or(0, |(end, _)| *end)
     }
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use object::elf;
 
-use crate::object::{
+use super::{
     go_functions::{Form, GoFunctions},
     go_sections::Placed,
     parts::Part,
@@ -49,16 +49,16 @@ type Words = [u64; WORDS];
 
 /// What the description says.
 #[derive(Debug)]
-pub(super) struct Module {
+pub(crate) struct Module {
     /// Where the text begins: what the numbers of functions are relative to since Go 1.18.
-    pub(super) base: u64,
+    pub(crate) base: u64,
     /// What the numbers of inlined calls are relative to, which older tables do not need.
-    pub(super) calls: Option<Part>,
+    pub(crate) calls: Option<Part>,
 }
 
 impl Module {
     /// Finds the description that belongs to a table.
-    pub(super) fn find(functions: &GoFunctions<'_>) -> Option<Self> {
+    pub(crate) fn find(functions: &GoFunctions<'_>) -> Option<Self> {
         let in_data = || {
             let data = functions.sections.data.iter();
             data.flat_map(|section| places_in(functions, *section))
@@ -112,6 +112,15 @@ impl Module {
             base: text.start,
             calls: calls(functions, words, &text),
         })
+    }
+}
+
+/// What the table's numbers for functions are relative to. `None` where that does not become clear.
+pub(crate) fn text_base(functions: &GoFunctions<'_>, module: Option<&Module>) -> Option<u64> {
+    match (functions.form, module) {
+        (Form::Go116, _) => Some(0),
+        (_, Some(module)) => Some(module.base),
+        (_, None) => functions.text,
     }
 }
 
