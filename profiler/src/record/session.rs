@@ -34,6 +34,7 @@ use crate::{
         command::{Prepared, Running},
         wait::ExitWatch,
     },
+    unnamed::KERNEL_NAMES,
 };
 
 /// How often the rings are emptied.
@@ -472,7 +473,7 @@ impl Session {
             mut profile,
             mut account,
             symbolized,
-            jit,
+            gaps,
         } = self
             .collector
             .finish(known, self.request.symbols, printed.as_ref());
@@ -483,7 +484,9 @@ impl Session {
             notes.push(format!("{} addresses have names and no lines, as those would take more memory than symbols may have; try: ebpfprof --max-symbol-memory 1GiB", symbolized.without_lines));
         }
         if symbolized.kernel_names == KernelNames::Hidden {
-            notes.push("the kernel hides its symbols, so its frames have no names; try: sudo sysctl kernel.kptr_restrict=0 kernel.perf_event_paranoid=1".to_owned());
+            notes.push(format!(
+                "the kernel hides its symbols, so its frames have no names; try: {KERNEL_NAMES}"
+            ));
         }
         if self.request.times == Times::Kept && profile.timeline().is_none() {
             notes.push(format!("more than {MOST_MOMENTS} samples: their times were not kept, so they stand one after the other in formats that show times; try: a shorter run, or a lower -F"));
@@ -511,7 +514,7 @@ impl Session {
             end,
             running: self.running,
             notes,
-            jit,
+            gaps,
         })
     }
 
