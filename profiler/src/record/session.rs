@@ -28,7 +28,7 @@ use crate::{
     process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
     profile::{LabelKey, MOST_MOMENTS, Mapping, MappingKind, Profile, StringId},
     residency::{Prospect, Residency},
-    symbolize::KernelNames,
+    symbolize::{KernelNames, Symbolized},
     target::{
         self, Follow, Pid, Targets,
         command::{Prepared, Running},
@@ -480,14 +480,7 @@ impl Session {
         if let Some(note) = self.running.as_mut().and_then(command_note) {
             notes.push(note);
         }
-        if symbolized.without_lines > 0 {
-            notes.push(format!("{} addresses have names and no lines, as those would take more memory than symbols may have; try: ebpfprof --max-symbol-memory 1GiB", symbolized.without_lines));
-        }
-        if symbolized.kernel_names == KernelNames::Hidden {
-            notes.push(format!(
-                "the kernel hides its symbols, so its frames have no names; try: {KERNEL_NAMES}"
-            ));
-        }
+        notes.extend(symbol_notes(&symbolized));
         if self.request.times == Times::Kept && profile.timeline().is_none() {
             notes.push(format!("more than {MOST_MOMENTS} samples: their times were not kept, so they stand one after the other in formats that show times; try: a shorter run, or a lower -F"));
         }
@@ -549,6 +542,20 @@ impl Session {
         }
         notes
     }
+}
+
+/// What the user should know of names and lines that are not there.
+fn symbol_notes(symbolized: &Symbolized) -> Vec<String> {
+    let mut notes = Vec::new();
+    if symbolized.without_lines > 0 {
+        notes.push(format!("{} addresses have names and no lines, as those would take more memory than symbols may have; try: ebpfprof --max-symbol-memory 1GiB", symbolized.without_lines));
+    }
+    if symbolized.kernel_names == KernelNames::Hidden {
+        notes.push(format!(
+            "the kernel hides its symbols, so its frames have no names; try: {KERNEL_NAMES}"
+        ));
+    }
+    notes
 }
 
 /// How the command ended, if it did and not well.

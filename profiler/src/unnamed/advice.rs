@@ -52,15 +52,13 @@ impl Entry<Reason> {
     /// Where the symbols of a stripped object may come from.
     fn symbols_file(&self, link: DebugLink) -> Vec<String> {
         let path = self.argument();
-        let unstripped = format!("run a build of {path} that is not stripped (no strip, no -s)");
-        let mut ways = match (&self.build_id, link) {
-            (Some(build_id), _) => debug_file(build_id, &path),
-            (None, DebugLink::Named) => vec![format!(
+        let mut ways = self.debug_file("that is not stripped (no strip, no -s)");
+        if self.build_id.is_none() && link == DebugLink::Named {
+            let beside = format!(
                 "put the file beside it that this names: readelf --string-dump=.gnu_debuglink {path}"
-            )],
-            (None, DebugLink::Absent) => Vec::new(),
-        };
-        ways.push(unstripped);
+            );
+            ways.insert(0, beside);
+        }
         ways
     }
 
@@ -79,16 +77,11 @@ impl Entry<NoLines> {
         let path = self.argument();
         let one = match self.cause {
             NoLines::NoDebugInfo | NoLines::Broken => {
-                let mut ways = match &self.build_id {
-                    Some(build_id) => debug_file(build_id, &path),
-                    None => Vec::new(),
-                };
-                ways.push(format!("run a build of {path} with debug information (-g)"));
-                return ways;
+                return self.debug_file("with debug information (-g)");
             }
-            NoLines::NotDescribed => {
-                "nothing is broken: assembly and entries of linkage have no lines, nor have parts that were compiled without -g".to_owned()
-            }
+            NoLines::NotDescribed => format!(
+                "objdump -dl {path}, to see what is there: assembly and entries of linkage have no lines, nor has what was compiled without -g"
+            ),
             NoLines::TooLarge => "ebpfprof --max-symbol-memory 1GiB, or more".to_owned(),
             NoLines::NotAsked => "ebpfprof without --no-inlines".to_owned(),
         };
@@ -97,6 +90,35 @@ impl Entry<NoLines> {
 }
 
 impl<C> Entry<C> {
+    /// Where the debug file of an object comes from, and where it is looked for: for those of the
+    /// distribution its packages, for others another build.
+    fn debug_file(&self, build: &str) -> Vec<String> {
+        let path = self.argument();
+        let mut ways = vec![if self.is_of_distribution() {
+            format!(
+                "find-dbgsym-packages {path} (on Debian), and install the package that it names"
+            )
+        } else {
+            format!("run a build of {path} {build}")
+        }];
+        if let Some(build_id) = &self.build_id {
+            let (first, rest) = build_id.split_at(build_id.len().min(2));
+            ways.push(format!(
+                "sudo install -D \"$(debuginfod-find debuginfo {build_id})\" /usr/lib/debug/.build-id/{first}/{rest}.debug"
+            ));
+        }
+        ways
+    }
+
+    /// Whether packages put files where this one is.
+    fn is_of_distribution(&self) -> bool {
+        let Place::Object(path) = &self.place else {
+            return false;
+        };
+        let folders = ["/usr/", "/lib", "/bin/", "/sbin/"];
+        folders.iter().any(|folder| path.starts_with(folder)) && !path.starts_with("/usr/local/")
+    }
+
     /// The place as an argument of a command, in a shell. A path may hold anything.
     fn argument(&self) -> String {
         let path = match &self.place {
@@ -110,17 +132,6 @@ impl<C> Entry<C> {
             format!("'{}'", path.replace('\'', "'\\''"))
         }
     }
-}
-
-/// Where the debug file of an object comes from, and where it is looked for.
-fn debug_file(build_id: &str, path: &str) -> Vec<String> {
-    let (first, rest) = build_id.split_at(build_id.len().min(2));
-    vec![
-        format!("find-dbgsym-packages {path} (on Debian), and install the package that it names"),
-        format!(
-            "sudo install -D \"$(debuginfod-find debuginfo {build_id})\" /usr/lib/debug/.build-id/{first}/{rest}.debug"
-        ),
-    ]
 }
 
 fn opened(why: Unopened, path: &str) -> String {

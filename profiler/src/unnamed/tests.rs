@@ -109,8 +109,9 @@ fn no_two_causes_have_the_same_words() {
 }
 
 #[track_caller]
-fn check(comment: &str, expected: Option<Unnamed>) {
-    assert_eq!(comment.parse().ok(), expected, "{comment}");
+fn check(comment: &str, expected: Option<&Unnamed>) {
+    let read = comment.parse::<Unnamed>().ok();
+    assert_eq!(read.as_ref(), expected, "{comment}");
 }
 
 #[test]
@@ -124,7 +125,7 @@ fn the_form_is_as_documented() {
     };
     check(
         "#unnamed 80 frames in 60 samples: stripped, with exported symbols left, build id 12ab: /usr/lib/libfoo.so.1",
-        Some(stripped),
+        Some(&stripped),
     );
     let made = Entry {
         frames: 28,
@@ -135,7 +136,7 @@ fn the_form_is_as_documented() {
     };
     check(
         "#unnamed 28 frames in 9 samples: code made at run time by Java, which wrote no perf map: process 1234 (java)",
-        Some(made),
+        Some(&made),
     );
     check("#unnamed 120 of 5000 frames", None);
     check("#unnamed 1 frames in 1 samples: bad luck: /bin/sh", None);
