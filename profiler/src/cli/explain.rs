@@ -32,7 +32,7 @@ pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode, Trouble> {
     let gaps = Gaps::of_comments(file.comments.iter().map(String::as_str));
     if gaps.is_none() && !file.nameless.is_empty() {
         tell(
-            "the file does not tell why: ebpfprof writes the reasons into its own pprof files, since this version",
+            "the file does not tell why: those of other profilers and of an older ebpfprof do not",
         );
     }
     let explained = Explained::of(&file, gaps.as_ref());

@@ -216,8 +216,32 @@ fn a_profile_where_everything_has_a_name_says_so() {
     assert!(told.contains("why: --no-inlines was given"), "{told}");
 }
 
-/// Kernel names are hidden from those without CAP_SYSLOG; where the kernel prints them by a program
-/// of ours there is nothing to hide.
+/// Maps a file of a few instructions, and runs them: until a counter is 0.
+const NO_ELF: &str = "\
+import ctypes, sys
+code = bytes.fromhex('4889f9' '48ffc9' '75fb' 'c3')
+open(sys.argv[1], 'wb').write(code + bytes(4096 - len(code)))
+file = open(sys.argv[1], 'rb')
+mmap = ctypes.CDLL(None).mmap
+mmap.restype = ctypes.c_void_p
+mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+run = ctypes.CFUNCTYPE(None, ctypes.c_ulong)(mmap(None, 4096, 5, 2, file.fileno(), 0))
+print('ready', flush=True)
+while True: run(100000000)
+";
+
+#[test]
+fn a_file_that_is_no_elf_file_is_told_as_such() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("code.image");
+    let mut python = Command::new("python3");
+    let fixture = Fixture::of_command(python.args(["-c", NO_ELF]).arg(&file));
+    let recorded = record(499, 1.0, &["--pid", &fixture.pid_text()]);
+    let entry = heaviest(&gaps(&recorded), |entry| entry.cause == Reason::NotElf);
+    assert_eq!(entry.place, Place::object(file.to_str().unwrap()));
+}
+
 #[test]
 fn every_frame_of_the_whole_host_has_a_name_or_a_reason() {
     let _turn = turn();
