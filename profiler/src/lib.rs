@@ -17,4 +17,5 @@ pub mod residency;
 pub mod selftest;
 pub mod symbolize;
 pub mod target;
+pub mod unnamed;
 pub mod unwind;

@@ -358,6 +358,57 @@ fn an_output_that_exists_is_replaced_on_request() {
 }
 
 #[test]
+fn profiles_that_cannot_be_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let check = |name: &str, path: &Path| {
+        Case::new(name, &["explain", text(path)])
+            .with(text(folder.path()), "FOLDER")
+            .check();
+    };
+    let place = |name: &str| folder.path().join(name);
+    check("explain_nothing", &place("none.pb.gz"));
+    check("explain_a_folder", folder.path());
+    fs::write(place("text.pb.gz"), "main;run 7\n").unwrap();
+    check("explain_no_profile", &place("text.pb.gz"));
+    let mut whole = Vec::new();
+    let profile = ebpfprof::profile::Profile::cpu(1);
+    ebpfprof::export::write(ebpfprof::export::Format::Pprof, &profile, &mut whole).unwrap();
+    fs::write(place("half.pb.gz"), &whole[..whole.len() / 2]).unwrap();
+    check("explain_half_a_profile", &place("half.pb.gz"));
+    Case::new("explain_without_a_file", &["explain"]).check();
+}
+
+#[test]
+fn a_profile_that_tells_no_reasons_is_explained_as_far_as_it_goes() {
+    use ebpfprof::profile::{FrameKind, Mapping, MappingKind, Profile};
+    let mut profile = Profile::cpu(10_000_000);
+    let path = profile.string("/usr/lib/libfoo.so.1");
+    let build_id = profile.string("12ab");
+    let mapping = profile.mapping(Mapping {
+        kind: MappingKind::Object,
+        start: 0x1000,
+        limit: 0x2000,
+        file_offset: 0,
+        path,
+        build_id,
+    });
+    let inside = profile.location(FrameKind::User, Some(mapping), 0x1010);
+    let nowhere = profile.location(FrameKind::User, None, 0x10);
+    profile.add(&[inside, nowhere], &[], 3);
+    profile.add(&[inside, inside], &[], 1);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cpu.pb.gz");
+    let mut bytes = Vec::new();
+    ebpfprof::export::write(ebpfprof::export::Format::Pprof, &profile, &mut bytes).unwrap();
+    fs::write(&file, bytes).unwrap();
+    let finished = Running::start(Command::new(BINARY).arg("explain").arg(&file)).finish();
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let stdout = String::from_utf8(finished.stdout).unwrap();
+    let told = format!("{stdout}--\n{}", finished.stderr);
+    golden_file::check("messages/explain_untold.txt", &told);
+}
+
+#[test]
 fn commands_that_cannot_be_started() {
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| text(&folder.path().join(name)).to_owned();
@@ -561,6 +612,7 @@ fn help_is_as_it_was() {
     check_help("short", &["-h"]);
     check_help("long", &["--help"]);
     check_help("selftest", &["selftest", "--help"]);
+    check_help("explain", &["explain", "--help"]);
     check_help("unwind", &["unwind", "--help"]);
 }
 

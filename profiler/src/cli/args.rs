@@ -23,7 +23,14 @@ Examples:
   sudo ebpfprof --comm postgres -s 10 -o db.pb.gz -o db.html
   sudo ebpfprof -p 1234 -s 10 -o - --format folded | inferno-flamegraph > cpu.svg
   sudo ebpfprof selftest                        see that it works on this machine
+  ebpfprof explain profile.pb.gz                see why frames have no name, and what mends it
   ebpfprof unwind /usr/sbin/nginx               see what its unwind table covers
+";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  ebpfprof explain profile.pb.gz                why frames have no name, and what to do about it
+  ebpfprof explain --json profile.pb.gz | jq '.unnamed[0]'
 ";
 
 const SYMBOLS_EXAMPLES: &str = "\
@@ -47,7 +54,7 @@ Examples:
     about,
     after_help = EXAMPLES,
     args_conflicts_with_subcommands = true,
-    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof selftest\n       ebpfprof symbols FILE [ADDR]...\n       ebpfprof unwind FILE [ADDR]"
+    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof explain FILE\n       ebpfprof selftest\n       ebpfprof symbols FILE [ADDR]...\n       ebpfprof unwind FILE [ADDR]"
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -59,12 +66,29 @@ pub(super) struct Cli {
 /// What else there is to do than to record.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
+    /// Tell why frames of a profile have no name or no line, and what would mend it
+    Explain(ExplainArgs),
     /// Profile a built-in workload with known shares, and compare
     Selftest(SelftestArgs),
     /// Show the functions and lines of addresses of a program or a library: why a frame has no name
     Symbols(SymbolsArgs),
     /// Show the unwind table of a program or a library: why a stack is cut
     Unwind(UnwindArgs),
+}
+
+/// Which profile to explain.
+#[derive(Debug, Args)]
+#[command(after_help = EXPLAIN_EXAMPLES)]
+pub(super) struct ExplainArgs {
+    /// The profile, in pprof's format
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Log what happens inside
+    #[arg(short, long)]
+    pub(super) verbose: bool,
 }
 
 /// Which addresses of an object to name.

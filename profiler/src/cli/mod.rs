@@ -1,6 +1,7 @@
 //! The command line: the only module that prints or exits.
 
 mod args;
+mod explain;
 mod outputs;
 mod progress;
 mod record;
@@ -10,7 +11,11 @@ mod symbols;
 mod trouble;
 mod unwind;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -46,6 +51,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let done = match cli.verb {
         None => record::run(&cli.record),
+        Some(Verb::Explain(args)) => explain::run(&args),
         Some(Verb::Selftest(args)) => selftest::run(&args),
         Some(Verb::Symbols(args)) => symbols::run(&args),
         Some(Verb::Unwind(args)) => unwind::run(&args),
@@ -61,6 +67,12 @@ fn start_log(verbose: bool) {
         log.filter_module("ebpfprof", log::LevelFilter::Debug);
     }
     log.parse_default_env().init();
+}
+
+/// Says something that is no error.
+fn tell(words: &str) {
+    // When stderr is gone there is nobody left to tell.
+    let _ = writeln!(io::stderr().lock(), "note: {words}");
 }
 
 /// Has Ctrl-C and its like end a recording, which is then written; a second one ends the program

@@ -1,8 +1,7 @@
 //! The bare form of the command: records and writes.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     process::ExitCode,
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -14,7 +13,7 @@ use super::{
     args::{Frequency, RecordArgs, flame},
     outputs::{Plan, stop_when_stdout_closes},
     progress::Bar,
-    start_log, stop_on_signals, summary,
+    start_log, stop_on_signals, summary, tell,
     trouble::Trouble,
 };
 use crate::{
@@ -64,6 +63,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
             .chain(outcome.cost.to_string().lines())
             .map(|line| format!("#{line}")),
     );
+    outcome.profile.comments.extend(outcome.gaps.comments());
     let settings = Settings {
         flame: flame(&args.flame),
     };
@@ -79,6 +79,7 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     // When stderr is gone there is nobody left to tell.
     let _ = summary::write(&outcome, &mut io::stderr().lock());
     let _ = summary::write_files(&written, &mut io::stderr().lock());
+    let _ = summary::write_unnamed(&outcome, &written, &mut io::stderr().lock());
     let running = outcome.running.take();
     let failed = troubles
         .iter()
@@ -260,9 +261,3 @@ fn has_ended(running: &mut Running) -> bool {
 /// How long a command may take to end when asked to.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PATIENCE_STEP: Duration = Duration::from_millis(20);
-
-/// Says something that is no error.
-fn tell(words: &str) {
-    // When stderr is gone there is nobody left to tell.
-    let _ = writeln!(io::stderr().lock(), "note: {words}");
-}

@@ -60,6 +60,32 @@ fn write_hottest(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)
 }
 
+/// Tells where to ask about frames without a name, if there are some and a file that knows.
+pub(super) fn write_unnamed(
+    outcome: &Outcome,
+    files: &[Written],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let knows = |file: &&Written| file.format == Format::Pprof;
+    let path = files
+        .iter()
+        .filter(knows)
+        .find_map(|file| file.path.as_ref());
+    let verb = match outcome.account.unnamed {
+        0 => return Ok(()),
+        1 => "1 frame has",
+        unnamed => &format!("{unnamed} frames have"),
+    };
+    match path {
+        Some(path) => writeln!(
+            out,
+            "note: {verb} no name; try: ebpfprof explain {}",
+            path.display()
+        ),
+        None => Ok(()),
+    }
+}
+
 /// Names come from files that we do not trust: no control character reaches the terminal.
 fn printable(name: &str) -> String {
     name.chars()

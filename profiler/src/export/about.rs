@@ -1,7 +1,7 @@
 //! What formats say of a profile as a whole.
 
 use super::names;
-use crate::profile::Profile;
+use crate::{profile::Profile, unnamed::Gaps};
 
 /// How the comment starts that says what was profiled. Titles are made of the rest of it.
 pub const TARGET_COMMENT: &str = "target: ";
@@ -29,9 +29,12 @@ pub(super) fn title(profile: &Profile) -> String {
     }
 }
 
-/// The comments without what marks them as such, each on a line of its own.
+/// The comments without what marks them as such, each on a line of its own. Those that `ebpfprof
+/// explain` reads are left out.
 pub(super) fn comments(profile: &Profile) -> impl Iterator<Item = String> {
-    profile.comments.iter().map(|comment| {
+    let comments = profile.comments.iter();
+    let comments = comments.filter(|comment| !Gaps::is_comment(comment));
+    comments.map(|comment| {
         let text = comment.trim_start_matches(['#', ' ']);
         text.replace(names::breaks_text, " ")
     })

@@ -16,6 +16,7 @@ mod names;
 pub mod output;
 pub mod pprof;
 pub mod proto;
+mod read_back;
 pub mod speedscope;
 pub mod svg;
 pub mod top;
@@ -30,6 +31,7 @@ use std::{
 use clap::ValueEnum;
 
 pub use about::TARGET_COMMENT;
+pub use read_back::{Nameless, ReadBack, ReadBackError, read_back};
 
 use crate::profile::Profile;
 use flame::Flame;

@@ -110,11 +110,26 @@ pub struct JitReport {
     pub frames: u64,
 }
 
+/// Whose code a place is, and why it has no name if it has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Made {
+    /// The process.
+    pub pid: Pid,
+    /// The name of the first of its threads that had a frame in such code.
+    pub comm: Rc<str>,
+    /// What made the code.
+    pub runtime: Runtime,
+    /// Why it has no name. Means nothing where there is one.
+    pub reason: JitReason,
+}
+
 /// What there is in the end.
 #[derive(Debug, Default)]
 pub struct Finished {
     /// The name of each [`Place`], where it has one.
     pub names: Vec<Option<Named>>,
+    /// Whose code each [`Place`] is.
+    pub made: Vec<Made>,
     /// Frames without a name, the most first.
     pub reports: Vec<JitReport>,
 }
@@ -136,13 +151,15 @@ pub struct Jit {
 #[derive(Debug, Default)]
 struct Book {
     names: Vec<Option<Named>>,
+    made: Vec<Made>,
     reports: HashMap<(Pid, String, Runtime, JitReason), u64>,
 }
 
 impl Book {
-    fn new_place(&mut self, name: Option<Named>) -> Place {
+    fn new_place(&mut self, name: Option<Named>, made: Made) -> Place {
         let number = u32::try_from(self.names.len()).expect("fewer than 2^32 places fit in memory");
         self.names.push(name);
+        self.made.push(made);
         Place(number)
     }
 }
@@ -268,6 +285,7 @@ impl Jit {
         }
         Finished {
             names: self.book.names,
+            made: self.book.made,
             reports,
         }
     }

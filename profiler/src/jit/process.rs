@@ -1,11 +1,11 @@
 //! One process that makes code: its map, its jitdump, and its frames.
 
-use std::{fs, time::Duration};
+use std::{fs, rc::Rc, time::Duration};
 
 use foldhash::HashMap;
 
 use super::{
-    Book, JitReason, Named, Place, Runtime, Shared,
+    Book, JitReason, Made, Named, Place, Runtime, Shared,
     code::{Appeared, CodeMap, Found, Late},
     find::{Opened, Writer, clock_offset_ns},
     jitdump::{Clock, Jitdump},
@@ -160,7 +160,7 @@ struct Frames {
 #[derive(Debug)]
 pub(super) struct Process {
     pid: Pid,
-    comm: Option<String>,
+    comm: Option<Rc<str>>,
     runtime: Runtime,
     birth: Option<Birth>,
     parent: Option<(Shared, u64)>,
@@ -208,9 +208,7 @@ impl Process {
         comm: impl FnOnce() -> String,
         book: &mut Book,
     ) -> Place {
-        if self.comm.is_none() {
-            self.comm = Some(comm());
-        }
+        let comm = Rc::clone(self.comm.get_or_insert_with(|| Rc::from(comm())));
         let answer = self.answer(address, time_ns);
         let state = match answer {
             Answer::Code(source, _) if self.told_until(source) >= time_ns => State::Settled,
@@ -219,7 +217,15 @@ impl Process {
         let key = (address, answer, state);
         let known = self.frames.get(&key).copied();
         let mut frames = known.unwrap_or_else(|| Frames {
-            place: book.new_place(self.name(address, time_ns)),
+            place: book.new_place(
+                self.name(address, time_ns),
+                Made {
+                    pid: self.pid,
+                    comm,
+                    runtime: self.runtime,
+                    reason: JitReason::Gone,
+                },
+            ),
             first_ns: time_ns,
             last_ns: time_ns,
             count: 0,
@@ -400,7 +406,9 @@ impl Process {
             _ => JitReason::Replaced,
         };
         *known = None;
-        let comm = self.comm.clone().unwrap_or_default();
+        let made = &mut book.made[frames.place.index()];
+        (made.runtime, made.reason) = (self.runtime, reason);
+        let comm = self.comm.as_deref().unwrap_or_default().to_owned();
         let key = (self.pid, comm, self.runtime, reason);
         *book.reports.entry(key).or_insert(0) += frames.count;
     }

@@ -20,6 +20,17 @@ pub enum Runtime {
 }
 
 impl Runtime {
+    /// Every one.
+    pub const ALL: [Self; 7] = [
+        Self::Java,
+        Self::Node,
+        Self::Python,
+        Self::DotNet,
+        Self::Ruby,
+        Self::Beam,
+        Self::Other,
+    ];
+
     /// The runtime of a process that maps these objects, which are known by the last part of their
     /// path.
     pub fn of<'a>(mut objects: impl Iterator<Item = &'a str>) -> Self {

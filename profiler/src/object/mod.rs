@@ -30,7 +30,9 @@ use std::{
 
 pub use elf::Segment;
 pub(crate) use elf::hex;
+pub(crate) use file::open_regular;
 use foldhash::{HashMap, HashSet};
+pub use open::Unopened;
 use profiler_common::code::{CALL_BYTES, SIGNAL_RETURN, follows_call};
 pub use root::Root;
 use root::Roots;
@@ -104,6 +106,8 @@ pub struct Object {
     pub path: String,
     /// The file, unless it could not be opened.
     pub file: Option<File>,
+    /// Why it could not be.
+    pub unopened: Option<Unopened>,
     /// GNU build id in lower-case hex.
     pub build_id: Option<String>,
     /// Loaded segments.
@@ -119,10 +123,12 @@ impl Object {
     /// A file that no process needs to run.
     #[must_use]
     pub fn of_file(path: &str, file: File) -> Self {
-        Self::new(path, Some(file), None)
+        Self::new(path, Ok(file), None)
     }
 
-    fn new(path: &str, file: Option<File>, root: Option<Rc<Root>>) -> Self {
+    fn new(path: &str, file: Result<File, Unopened>, root: Option<Rc<Root>>) -> Self {
+        let unopened = file.as_ref().err().copied();
+        let file = file.ok();
         let facts = file
             .as_ref()
             .and_then(|file| elf::read(file).ok())
@@ -131,6 +137,7 @@ impl Object {
             path: path.strip_suffix(" (deleted)").unwrap_or(path).to_owned(),
             stamp: file.as_ref().and_then(Stamp::of),
             file,
+            unopened,
             build_id: facts.build_id,
             segments: facts.segments,
             is_go: facts.is_go,
@@ -237,23 +244,23 @@ impl Objects {
             return Some(*id);
         }
         match open::mapped_file(pid, row, number) {
-            Err(open::OutOfDescriptors) => {
+            Err(Unopened::TooManyFiles) => {
                 // Not remembered: there may be room the next time.
                 self.out_of_descriptors += 1;
-                Some(self.insert(&row.path, None, None))
+                Some(self.insert(&row.path, Err(Unopened::TooManyFiles), None))
             }
-            Ok(Some(file)) => {
+            Ok(file) => {
                 let root = self.roots.of(pid);
-                let id = self.insert(&row.path, Some(file), root);
+                let id = self.insert(&row.path, Ok(file), root);
                 self.ids.insert(Key::File(number), id);
                 Some(id)
             }
-            Ok(None) => {
+            Err(why) => {
                 let key = Key::Unopened(number, row.path.clone());
                 if let Some(id) = self.ids.get(&key) {
                     return Some(*id);
                 }
-                let id = self.insert(&row.path, None, None);
+                let id = self.insert(&row.path, Err(why), None);
                 self.ids.insert(key, id);
                 Some(id)
             }
@@ -264,7 +271,8 @@ impl Objects {
         if let Some(id) = self.ids.get(&Key::Vdso) {
             return Some(*id);
         }
-        let id = self.insert("[vdso]", open::vdso().ok(), None);
+        let file = open::vdso().map_err(|error| Unopened::from(&error));
+        let id = self.insert("[vdso]", file, None);
         self.ids.insert(Key::Vdso, id);
         Some(id)
     }
@@ -289,8 +297,8 @@ impl Objects {
         let is_needed = |id: &ObjectId| mapped.contains(id) || self.sampled.contains(id);
         self.ids.retain(|_, id| is_needed(id));
         for (number, object) in (1..).zip(&mut self.objects) {
-            if !is_needed(&ObjectId(number)) {
-                object.file = None;
+            if !is_needed(&ObjectId(number)) && object.file.take().is_some() {
+                object.unopened = Some(Unopened::TooManyFiles);
             }
         }
         let open_files = self.objects.iter().filter(|object| object.file.is_some());
@@ -298,8 +306,13 @@ impl Objects {
         self.needed_files = self.open_files;
     }
 
-    fn insert(&mut self, path: &str, file: Option<File>, root: Option<Rc<Root>>) -> ObjectId {
-        self.open_files += usize::from(file.is_some());
+    fn insert(
+        &mut self,
+        path: &str,
+        file: Result<File, Unopened>,
+        root: Option<Rc<Root>>,
+    ) -> ObjectId {
+        self.open_files += usize::from(file.is_ok());
         self.objects.push(Object::new(path, file, root));
         ObjectId(u32::try_from(self.objects.len()).expect("fewer than 2^32 objects"))
     }

@@ -25,12 +25,8 @@ const MOST_VDSO_BYTES: u64 = 1 << 20;
 /// else by its path in ours (the process may be gone). What is opened has the mapping's inode.
 ///
 /// # Errors
-/// When no more files can be opened.
-pub(super) fn mapped_file(
-    pid: Pid,
-    row: &MapRow,
-    number: FileNumber,
-) -> Result<Option<File>, OutOfDescriptors> {
+/// When none of them leads to it.
+pub(super) fn mapped_file(pid: Pid, row: &MapRow, number: FileNumber) -> Result<File, Unopened> {
     let mut paths = vec![PathBuf::from(format!(
         "/proc/{}/map_files/{:x}-{:x}",
         pid.0, row.start, row.end
@@ -40,25 +36,60 @@ pub(super) fn mapped_file(
         paths.push(PathBuf::from(format!("/proc/{}/root{path}", pid.0)));
         paths.push(PathBuf::from(path));
     }
+    let mut told = Unopened::Gone;
     for path in &paths {
-        if let Some(file) = open_numbered(path, number)? {
-            return Ok(Some(file));
+        match open_numbered(path, number) {
+            Ok(file) => return Ok(file),
+            Err(Unopened::TooManyFiles) => return Err(Unopened::TooManyFiles),
+            Err(why) => told = told.max(why),
         }
     }
-    Ok(None)
+    Err(told)
 }
 
-/// This process, or the host, has too many files open.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct OutOfDescriptors;
+/// Why the file behind a mapping could not be opened. What tells more comes later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Unopened {
+    /// There is none: it was deleted, and the processes that ran it have ended.
+    Gone,
+    /// As before, and there is another file at its path.
+    Replaced,
+    /// The system's word for something else.
+    Unreadable {
+        /// Its number: `errno(3)`.
+        errno: i32,
+    },
+    /// We may not read it.
+    NoPermission,
+    /// It is a device.
+    NotAFile,
+    /// This process, or the host, has too many files open.
+    TooManyFiles,
+}
+
+impl Unopened {
+    fn of(error: Errno) -> Self {
+        match error {
+            Errno::MFILE | Errno::NFILE => Self::TooManyFiles,
+            Errno::NOENT | Errno::SRCH | Errno::NOTDIR => Self::Gone,
+            Errno::ACCESS | Errno::PERM => Self::NoPermission,
+            Errno::INVAL => Self::NotAFile,
+            error => Self::Unreadable {
+                errno: error.raw_os_error(),
+            },
+        }
+    }
+}
+
+impl From<&io::Error> for Unopened {
+    fn from(error: &io::Error) -> Self {
+        Self::of(Errno::from_io_error(error).unwrap_or(Errno::IO))
+    }
+}
 
 /// Opens a path if it is the regular file with this number.
-fn open_numbered(path: &Path, number: FileNumber) -> Result<Option<File>, OutOfDescriptors> {
-    let file = match open_regular(path) {
-        Ok(file) => file,
-        Err(Errno::MFILE | Errno::NFILE) => return Err(OutOfDescriptors),
-        Err(_) => return Ok(None),
-    };
+fn open_numbered(path: &Path, number: FileNumber) -> Result<File, Unopened> {
+    let file = open_regular(path).map_err(Unopened::of)?;
     let is_it = file.metadata().is_ok_and(|meta| {
         let device = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
         // Overlay and btrfs show another device in mappings than in `stat`; both have major 0.
@@ -66,7 +97,11 @@ fn open_numbered(path: &Path, number: FileNumber) -> Result<Option<File>, OutOfD
             device == (number.major, number.minor) || device.0 == 0 || number.major == 0;
         meta.ino() == number.inode && same_device
     });
-    Ok(is_it.then_some(file))
+    if is_it {
+        Ok(file)
+    } else {
+        Err(Unopened::Replaced)
+    }
 }
 
 /// The vDSO, which is the same in every process: copied from our own memory into a memory file.
@@ -107,8 +142,10 @@ mod tests {
             inode: meta.ino() + 1,
             ..right
         };
-        assert!(open_numbered(Path::new("/proc/self/exe"), right).is_ok_and(|file| file.is_some()));
-        assert!(open_numbered(Path::new("/proc/self/exe"), wrong).is_ok_and(|file| file.is_none()));
-        assert!(open_numbered(Path::new("/proc/self"), right).is_ok_and(|file| file.is_none()));
+        let opened = |path: &str, number| open_numbered(Path::new(path), number).map(|_| ());
+        assert_eq!(opened("/proc/self/exe", right), Ok(()));
+        assert_eq!(opened("/proc/self/exe", wrong), Err(Unopened::Replaced));
+        assert_eq!(opened("/proc/self", right), Err(Unopened::NotAFile));
+        assert_eq!(opened("/proc/self/none", right), Err(Unopened::Gone));
     }
 }

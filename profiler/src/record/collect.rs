@@ -9,10 +9,11 @@ use super::{
     Addresses, Times,
     account::Account,
     labels::{LabelSettings, Labeller},
+    unnamed::{Found, Tally},
 };
 use crate::{
     bpf::{KernelSymbols, Sample},
-    jit::{self, Jit, JitReport},
+    jit::{self, Jit},
     object::{Bias, ElfAddr, ObjectId, Objects},
     process::{Mapping as ProcessMapping, Processes, Space, UserPlace, UserStack},
     profile::{
@@ -20,6 +21,7 @@ use crate::{
     },
     symbolize::{self, Origin, Symbolized, symbolize},
     target::Pid,
+    unnamed::{Gaps, Reason},
 };
 
 /// A mapping that stands for an object, wherever else it is mapped: so the same code in two
@@ -45,8 +47,8 @@ pub(super) struct Finished {
     pub(super) profile: Profile,
     pub(super) account: Account,
     pub(super) symbolized: Symbolized,
-    /// Why code made at run time has no names.
-    pub(super) jit: Vec<JitReport>,
+    /// Frames without a name or a line, and why.
+    pub(super) gaps: Gaps,
 }
 
 /// A profile that grows.
@@ -332,43 +334,48 @@ impl Collector {
         printed: Option<&KernelSymbols>,
     ) -> Finished {
         let objects = known.objects;
-        let jit::Finished { names, reports } =
-            std::mem::take(&mut self.jit).finish(jit::Now::read(), known.processes, objects);
-        let made = self.name_made(&names);
+        let jit = std::mem::take(&mut self.jit).finish(jit::Now::read(), known.processes, objects);
         let mut symbolized = symbolize(&mut self.profile, &self.origins, objects, symbols, printed);
-        for id in made {
-            symbolized.named[id.index()] = true;
-        }
+        let made = self.name_made(&jit, &mut symbolized.known);
         let mut account = Account {
             kept: self.kept,
             complete: self.complete,
             cut: self.cut,
             ..Account::default()
         };
-        for sample in self.profile.samples() {
-            let is_frame = |id: &&LocationId| self.origins[id.index()] != Origin::Marker;
-            let frames = sample.stack.iter().filter(is_frame);
-            let (mut all, mut unnamed) = (0, 0);
-            for id in frames {
-                all += 1;
-                unnamed += u64::from(!symbolized.named[id.index()]);
-            }
-            account.frames += all * sample.count;
-            account.unnamed += unnamed * sample.count;
-        }
+        let mut tally = Tally::new(Found {
+            profile: &self.profile,
+            origins: &self.origins,
+            known: &symbolized.known,
+            made: &made,
+            objects,
+        });
+        self.profile
+            .samples()
+            .for_each(|sample| tally.add(&sample, &mut account));
+        let gaps = tally.finish(account.frames);
         Finished {
             profile: self.profile,
             account,
             symbolized,
-            jit: reports,
+            gaps,
         }
     }
 
-    /// Gives code made at run time its names. Tells what has one.
-    fn name_made(&mut self, names: &[Option<jit::Named>]) -> Vec<LocationId> {
-        let mut named = Vec::new();
+    /// Gives code made at run time its names, or the reason why it has none. Tells whose it is.
+    fn name_made(
+        &mut self,
+        jit: &jit::Finished,
+        known: &mut [symbolize::Known],
+    ) -> HashMap<LocationId, jit::Made> {
+        let mut unnamed = HashMap::default();
         for (id, place) in std::mem::take(&mut self.made) {
-            let Some(name) = names.get(place.index()).and_then(Option::as_ref) else {
+            let Some(name) = jit.names.get(place.index()).and_then(Option::as_ref) else {
+                if let Some(made) = jit.made.get(place.index()) {
+                    let reason = Reason::Made(made.runtime, made.reason);
+                    known[id.index()] = symbolize::Known::Unnamed(reason);
+                    unnamed.insert(id, made.clone());
+                }
                 continue;
             };
             let function = Function {
@@ -383,8 +390,8 @@ impl Collector {
                 column: 0,
             };
             self.profile.set_lines(id, vec![line]);
-            named.push(id);
+            known[id.index()] = symbolize::Known::Named;
         }
-        named
+        unnamed
     }
 }

@@ -8,6 +8,7 @@ mod collect;
 mod labels;
 mod session;
 mod timeline;
+mod unnamed;
 mod usage;
 mod waiting;
 mod watched;
@@ -30,13 +31,13 @@ pub use labels::LabelSettings;
 use crate::{
     bpf::{self, BpfError, Flavour, Stacks},
     error::Explain,
-    jit::JitReport,
     profile::{LabelKey, Profile},
     symbolize,
     target::{
         self, Pid, TargetError, TargetSpec, Targets, UserStacks,
         command::{ChildStdout, Command, CommandError, Prepared, Running},
     },
+    unnamed::Gaps,
 };
 use session::Session;
 
@@ -174,8 +175,8 @@ pub struct Outcome {
     pub running: Option<Running>,
     /// What the user should know, one sentence each.
     pub notes: Vec<String>,
-    /// Why code made at run time has no names, the most frames first.
-    pub jit: Vec<JitReport>,
+    /// Frames without a name or a line, and why.
+    pub gaps: Gaps,
 }
 
 /// Why a recording failed.

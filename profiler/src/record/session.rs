@@ -28,12 +28,13 @@ use crate::{
     process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
     profile::{LabelKey, MOST_MOMENTS, Mapping, MappingKind, Profile, StringId},
     residency::{Prospect, Residency},
-    symbolize::KernelNames,
+    symbolize::{KernelNames, Symbolized},
     target::{
         self, Follow, Pid, Targets,
         command::{Prepared, Running},
         wait::ExitWatch,
     },
+    unnamed::KERNEL_NAMES,
 };
 
 /// How often the rings are emptied.
@@ -477,19 +478,14 @@ impl Session {
             mut profile,
             mut account,
             symbolized,
-            jit,
+            gaps,
         } = self
             .collector
             .finish(known, self.request.symbols, printed.as_ref());
         if let Some(note) = self.running.as_mut().and_then(command_note) {
             notes.push(note);
         }
-        if symbolized.without_lines > 0 {
-            notes.push(format!("{} addresses have names and no lines, as those would take more memory than symbols may have; try: ebpfprof --max-symbol-memory 1GiB", symbolized.without_lines));
-        }
-        if symbolized.kernel_names == KernelNames::Hidden {
-            notes.push("the kernel hides its symbols, so its frames have no names; try: sudo sysctl kernel.kptr_restrict=0 kernel.perf_event_paranoid=1".to_owned());
-        }
+        notes.extend(symbol_notes(&symbolized));
         if self.request.times == Times::Kept && profile.timeline().is_none() {
             notes.push(format!("more than {MOST_MOMENTS} samples: their times were not kept, so they stand one after the other in formats that show times; try: a shorter run, or a lower -F"));
         }
@@ -516,7 +512,7 @@ impl Session {
             end,
             running: self.running,
             notes,
-            jit,
+            gaps,
         })
     }
 
@@ -551,6 +547,20 @@ impl Session {
         }
         notes
     }
+}
+
+/// What the user should know of names and lines that are not there.
+fn symbol_notes(symbolized: &Symbolized) -> Vec<String> {
+    let mut notes = Vec::new();
+    if symbolized.without_lines > 0 {
+        notes.push(format!("{} addresses have names and no lines, as those would take more memory than symbols may have; try: ebpfprof --max-symbol-memory 1GiB", symbolized.without_lines));
+    }
+    if symbolized.kernel_names == KernelNames::Hidden {
+        notes.push(format!(
+            "the kernel hides its symbols, so its frames have no names; try: {KERNEL_NAMES}"
+        ));
+    }
+    notes
 }
 
 /// How the command ended, if it did and not well.

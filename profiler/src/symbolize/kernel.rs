@@ -6,14 +6,15 @@ use std::{
     io::{self, BufRead, BufReader},
 };
 
-use super::named_line;
+use super::{Known, named_line};
 use crate::{
     bpf::KernelSymbols,
     profile::{LocationId, Mapping, MappingId, MappingKind, Profile, StringId},
+    unnamed::Reason,
 };
 
 /// What pprof calls the kernel's mapping.
-pub(super) const KERNEL_NAME: &str = "[kernel.kallsyms]";
+pub const KERNEL_NAME: &str = "[kernel.kallsyms]";
 
 /// Where the kernel's code and that of its modules lies, and the names of some addresses.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -198,7 +199,7 @@ pub(super) fn symbolize(
     profile: &mut Profile,
     addresses: &[(LocationId, u64)],
     printed: Option<&KernelSymbols>,
-    named: &mut [bool],
+    known: &mut [Known],
 ) -> KernelNames {
     if addresses.is_empty() {
         return KernelNames::Told;
@@ -213,6 +214,9 @@ pub(super) fn symbolize(
         }
     }
     if printed.is_none() && !layout.is_known() {
+        for (id, _) in &addresses {
+            known[id.index()] = Known::Unnamed(Reason::KernelHidden);
+        }
         return KernelNames::Hidden;
     }
     for ((id, address), listed) in addresses.iter().zip(&layout.names) {
@@ -223,10 +227,17 @@ pub(super) fn symbolize(
         if let Some(name) = printed.and_then(|names| names.get(address)).or(listed) {
             let line = named_line(profile, name);
             profile.set_lines(*id, vec![line]);
-            named[id.index()] = true;
+            known[id.index()] = Known::Named;
+        } else if is_in_module(profile, *id) {
+            known[id.index()] = Known::Unnamed(Reason::KernelModule);
         }
     }
     KernelNames::Told
+}
+
+fn is_in_module(profile: &Profile, id: LocationId) -> bool {
+    let mapping = profile.location_at(id).mapping;
+    mapping.is_some_and(|mapping| profile.text(profile.mapping_at(mapping).path) != KERNEL_NAME)
 }
 
 /// Whether a symbol is of code that the kernel makes at run time, outside of its text and modules.

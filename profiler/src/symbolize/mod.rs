@@ -2,7 +2,7 @@
 //!
 //! In: a profile whose locations have no lines yet, and where each location lies. Out: the same
 //! profile with a line at least for each location. A frame without a symbol gets its object's
-//! name, never a neighbour's.
+//! name, never a neighbour's, and a reason.
 
 mod demangle;
 mod dwarf;
@@ -15,13 +15,16 @@ mod symbols;
 
 use std::collections::BTreeMap;
 
-pub use kernel::KernelNames;
+pub use self::object::{Holds, holds};
+pub use kernel::{KERNEL_NAME, KernelNames};
 
 use self::dwarf::Frame;
 use crate::{
     bpf::KernelSymbols,
-    object::{ElfAddr, Object, ObjectId, Objects},
+    jit::{JitReason, Runtime},
+    object::{ElfAddr, Object, ObjectId, Objects, Unopened},
     profile::{FrameKind, Function, Line, LocationId, Profile, StringId},
+    unnamed::{NoLines, Reason},
 };
 
 /// Where a location lies, for the one who looks up its name.
@@ -70,11 +73,22 @@ impl Default for Settings {
     }
 }
 
+/// What became of a location.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// Its function has a name of its own.
+    Named,
+    /// As before, but its object says no line, and lines are what it could have.
+    Lineless(NoLines),
+    /// It has none, for this reason.
+    Unnamed(Reason),
+}
+
 /// What came of it.
 #[derive(Debug)]
 pub struct Symbolized {
-    /// For each location, whether its function has a name of its own.
-    pub named: Vec<bool>,
+    /// What became of each location. Of code made at run time only `jit` knows.
+    pub known: Vec<Known>,
     /// Whether the kernel hid its names.
     pub kernel_names: KernelNames,
     /// Addresses whose lines would have taken more memory than symbols may have.
@@ -90,7 +104,7 @@ pub fn symbolize(
     settings: Settings,
     printed: Option<&KernelSymbols>,
 ) -> Symbolized {
-    let mut named = vec![false; origins.len()];
+    let mut known: Vec<Known> = origins.iter().map(before_asking).collect();
     let mut by_object: BTreeMap<ObjectId, Vec<(LocationId, u64)>> = BTreeMap::new();
     let mut in_kernel = Vec::new();
     let mut without_lines = 0;
@@ -100,20 +114,30 @@ pub fn symbolize(
                 by_object.entry(*object).or_default().push((id, address.0));
             }
             Origin::Kernel(address) => in_kernel.push((id, *address)),
-            Origin::Marker => named[id.index()] = true,
-            Origin::Jit | Origin::Unknown => {}
+            Origin::Marker | Origin::Jit | Origin::Unknown => {}
         }
     }
     for (object, addresses) in by_object {
         let object = objects.get(object);
-        without_lines += symbolize_object(profile, object, &addresses, settings, &mut named);
+        without_lines += symbolize_object(profile, object, &addresses, settings, &mut known);
     }
-    let kernel_names = kernel::symbolize(profile, &in_kernel, printed, &mut named);
+    let kernel_names = kernel::symbolize(profile, &in_kernel, printed, &mut known);
     name_the_rest(profile, origins, objects);
     Symbolized {
-        named,
+        known,
         kernel_names,
         without_lines,
+    }
+}
+
+/// What holds of a location unless somebody says otherwise.
+fn before_asking(origin: &Origin) -> Known {
+    match origin {
+        Origin::Object(..) => Known::Unnamed(Reason::NoSymbol),
+        Origin::Kernel(_) => Known::Unnamed(Reason::KernelNoSymbol),
+        Origin::Jit => Known::Unnamed(Reason::Made(Runtime::Other, JitReason::Gone)),
+        Origin::Unknown => Known::Unnamed(Reason::NoMapping),
+        Origin::Marker => Known::Named,
     }
 }
 
@@ -124,30 +148,50 @@ fn symbolize_object(
     object: &Object,
     locations: &[(LocationId, u64)],
     settings: Settings,
-    named: &mut [bool],
+    known: &mut [Known],
 ) -> usize {
-    let Some(file) = object.unchanged_file() else {
-        return 0;
-    };
     let mut addresses: Vec<u64> = locations.iter().map(|(_, address)| *address).collect();
     addresses.sort_unstable();
     addresses.dedup();
-    let Some(told) = object::ask(object, file, &addresses, settings) else {
-        return 0;
+    let told = file_of(object).and_then(|file| object::ask(object, file, &addresses, settings));
+    let told = match told {
+        Ok(told) => told,
+        Err(reason) => {
+            for (id, _) in locations {
+                known[id.index()] = Known::Unnamed(reason);
+            }
+            return 0;
+        }
     };
     for (id, address) in locations {
         let frames = addresses
             .binary_search(address)
             .map(|at| &told.frames[at])
             .expect("each address was asked for");
-        if frames.is_empty() {
-            continue;
+        known[id.index()] = if frames.is_empty() {
+            Known::Unnamed(told.unnamed)
+        } else if frames.iter().any(|frame| frame.place.line != 0) {
+            Known::Named
+        } else if told.lines.too_long.binary_search(address).is_ok() {
+            Known::Lineless(NoLines::TooLarge)
+        } else {
+            Known::Lineless(told.lines.lineless)
+        };
+        if !frames.is_empty() {
+            let lines = frames.iter().map(|frame| line(profile, frame)).collect();
+            profile.set_lines(*id, lines);
         }
-        let lines = frames.iter().map(|frame| line(profile, frame)).collect();
-        profile.set_lines(*id, lines);
-        named[id.index()] = true;
     }
-    told.too_long
+    told.lines.too_long.len()
+}
+
+/// The file of an object, or why there is none to read.
+fn file_of(object: &Object) -> Result<&std::fs::File, Reason> {
+    if object.file.is_none() {
+        let why = object.unopened.unwrap_or(Unopened::Gone);
+        return Err(Reason::Unopened(why));
+    }
+    object.unchanged_file().ok_or(Reason::WrittenOver)
 }
 
 /// A function that an address lies in.
@@ -173,7 +217,7 @@ pub fn functions_at(object: &Object, addresses: &[ElfAddr], settings: Settings) 
     sorted.sort_unstable();
     sorted.dedup();
     let file = object.unchanged_file();
-    let told = file.and_then(|file| object::ask(object, file, &sorted, settings));
+    let told = file.and_then(|file| object::ask(object, file, &sorted, settings).ok());
     let frames = told.map(|told| told.frames).unwrap_or_default();
     let named = |frame: &Frame| {
         let raw = frame.name.as_deref().unwrap_or_default();
@@ -246,7 +290,7 @@ fn kernel_name(profile: &Profile, id: LocationId) -> String {
     let location = profile.location_at(id);
     debug_assert_eq!(location.kind, FrameKind::Kernel);
     match location.mapping {
-        Some(mapping) if profile.text(profile.mapping_at(mapping).path) != kernel::KERNEL_NAME => {
+        Some(mapping) if profile.text(profile.mapping_at(mapping).path) != KERNEL_NAME => {
             profile.text(profile.mapping_at(mapping).path).to_owned()
         }
         _ => "[kernel]".to_owned(),

@@ -3,7 +3,7 @@
 //! In: an object with its kept file, and addresses in it. Out: the functions of each. Names come from
 //! the first of these that has one: Go's table of functions, `.symtab`, `.gnu_debugdata`, the debug
 //! file, `.dynsym`, entries of linkage. Lines and inlined calls come from DWARF, for the addresses
-//! asked for alone.
+//! asked for alone. What has no name, or no line, has a reason.
 
 use std::{
     cell::LazyCell,
@@ -14,29 +14,69 @@ use std::{
 
 use super::{
     Inlines, Settings, demangle,
-    dwarf::{Debug, Frame, Place, SplitFiles},
-    elf_file::{ElfFile, Part},
+    dwarf::{Debug, DwarfError, Frame, Place, SplitFiles},
+    elf_file::{ElfError, ElfFile, Part},
     go::{GoFrame, GoTable},
-    store::Limit,
+    store::{Limit, StoreError},
     symbols::{self, Completeness, SymbolName},
 };
-use crate::object::{
-    CodeSections, Object,
-    debug_file::{self, DEBUG_FOLDER, Places, SplitOff},
-    file::in_memory,
-    hex, xz,
+use crate::{
+    object::{
+        CodeSections, Object, Unopened,
+        debug_file::{self, DEBUG_FOLDER, Places, SplitOff},
+        file::in_memory,
+        hex, xz,
+    },
+    unnamed::{DebugLink, LeftSymbols, NoLines, Reason},
 };
 
 /// The largest `.gnu_debugdata` unpacked, in bytes.
 const MOST_DEBUGDATA_BYTES: usize = 64 << 20;
 
 /// What an object says.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Told {
     /// The frames of each address, the innermost inlined call first; empty if it has no name.
     pub(super) frames: Vec<Vec<Frame>>,
-    /// Addresses whose lines would take more memory than symbols may have.
-    pub(super) too_long: usize,
+    /// Why addresses have no name, where they have none.
+    pub(super) unnamed: Reason,
+    /// The lines of those that have.
+    pub(super) lines: ToldLines,
+}
+
+/// What an object says of lines.
+#[derive(Debug)]
+pub(super) struct ToldLines {
+    /// Why addresses have no line, where they have none.
+    pub(super) lineless: NoLines,
+    /// Addresses whose lines would take more memory than symbols may have, sorted.
+    pub(super) too_long: Vec<u64>,
+}
+
+/// What can be found of an object's names and lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holds {
+    /// Whether it, or its debug file, has a table with every function.
+    pub symbols: bool,
+    /// Whether it, or its debug file, has debug information.
+    pub lines: bool,
+}
+
+/// What can be found of an object's names and lines now; `None` when it is none that we read.
+#[must_use]
+pub fn holds(object: &Object) -> Option<Holds> {
+    let source = Source::open(object, object.unchanged_file()?, Settings::default()).ok()?;
+    let has_debug = |elf: &ElfFile| elf.has_debug(Part::Whole);
+    let debug_file = source.debug_file();
+    let debug_file = debug_file.as_ref();
+    Some(Holds {
+        symbols: source.elf.symbols.is_some()
+            || debug_file.is_some_and(|debug| debug.symbols.is_some())
+            || source
+                .inside()
+                .is_some_and(|inside| inside.symbols.is_some()),
+        lines: has_debug(&source.elf) || debug_file.is_some_and(has_debug),
+    })
 }
 
 /// An object while it is asked.
@@ -49,32 +89,18 @@ struct Source<'a> {
 }
 
 /// Asks an object of some addresses, which are sorted.
+///
+/// # Errors
+/// When it says nothing of any address.
 pub(super) fn ask(
     object: &Object,
     file: &File,
     addresses: &[u64],
     settings: Settings,
-) -> Option<Told> {
-    let kept = file.try_clone().ok()?;
-    let elf = match ElfFile::read(kept) {
-        Ok(elf) => elf,
-        Err(error) => {
-            log::debug!("{}: no symbols: {error}", object.path);
-            return None;
-        }
-    };
-    let source = Source {
-        path: Path::new(&object.path),
-        root: object.root.as_deref(),
-        file,
-        elf,
-        // A few pieces are in memory at one time: a unit's entries, its lines, texts.
-        limit: Limit {
-            bytes: settings.most_bytes / 4,
-        },
-    };
+) -> Result<Told, Reason> {
+    let source = Source::open(object, file, settings)?;
     if !object.is_go {
-        return Some(source.ask(object, addresses, settings));
+        return Ok(source.ask(object, addresses, settings));
     }
     // Go's own table is never stripped. It leaves out what other compilers made.
     let mut frames = by_go_table(file, addresses, settings.inlines);
@@ -82,9 +108,17 @@ pub(super) fn ask(
     let left = addresses.iter().zip(&frames).filter(is_left);
     let left: Vec<u64> = left.map(|(address, _)| *address).collect();
     if left.is_empty() {
-        return Some(Told {
+        let lineless = match settings.inlines {
+            Inlines::Resolve => NoLines::NotDescribed,
+            Inlines::Skip => NoLines::NotAsked,
+        };
+        return Ok(Told {
             frames,
-            too_long: 0,
+            unnamed: Reason::NoSymbol,
+            lines: ToldLines {
+                lineless,
+                too_long: Vec::new(),
+            },
         });
     }
     let told = source.ask(object, &left, settings);
@@ -92,7 +126,7 @@ pub(super) fn ask(
     for (slot, frames) in slots.zip(told.frames) {
         *slot = frames;
     }
-    Some(Told { frames, ..told })
+    Ok(Told { frames, ..told })
 }
 
 /// What the table of functions of a Go program says, the innermost inlined call first.
@@ -127,7 +161,29 @@ fn frame_of_go(frame: &GoFrame) -> Frame {
     }
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    fn open(object: &'a Object, file: &'a File, settings: Settings) -> Result<Self, Reason> {
+        let kept = file.try_clone();
+        let kept = kept.map_err(|error| Reason::Unopened(Unopened::from(&error)))?;
+        let elf = ElfFile::read(kept).map_err(|error| {
+            log::debug!("{}: no symbols: {error}", object.path);
+            match error {
+                ElfError::NotElf(_) => Reason::NotElf,
+                ElfError::OtherMachine => Reason::OtherMachine,
+            }
+        })?;
+        Ok(Self {
+            path: Path::new(&object.path),
+            root: object.root.as_deref(),
+            file,
+            elf,
+            // A few pieces are in memory at one time: a unit's entries, its lines, texts.
+            limit: Limit {
+                bytes: settings.most_bytes / 4,
+            },
+        })
+    }
+
     fn ask(&self, object: &Object, addresses: &[u64], settings: Settings) -> Told {
         let sections = CodeSections::read(self.file);
         let debug_file = LazyCell::new(|| self.debug_file());
@@ -135,18 +191,26 @@ impl Source<'_> {
             addresses,
             sections: &sections,
             found: vec![None; addresses.len()],
+            is_whole: false,
+            flaw: None,
         };
         self.name(&mut names, &debug_file);
-        let (mut frames, mut too_long) = (vec![Vec::new(); addresses.len()], 0);
+        let mut frames = vec![Vec::new(); addresses.len()];
+        let mut lines = ToldLines {
+            lineless: NoLines::NotAsked,
+            too_long: Vec::new(),
+        };
         if settings.inlines == Inlines::Resolve {
             let has_debug = |elf: &&ElfFile| elf.has_debug(Part::Whole);
             let elf = Some(&self.elf).filter(has_debug);
             let elf = elf.or_else(|| debug_file.as_ref().filter(has_debug));
+            lines.lineless = NoLines::NoDebugInfo;
             if let Some(elf) = elf {
                 let code_start = first_code(object);
-                (frames, too_long) = self.lines(elf, code_start, addresses);
+                (frames, lines) = self.lines(elf, code_start, addresses);
             }
         }
+        let reason = self.reason(&names);
         let unnamed: Vec<u64> = (addresses.iter().zip(&names.found).zip(&frames))
             .filter(|((_, name), frames)| name.is_none() && frames.iter().all(|f| f.name.is_none()))
             .map(|((address, _), _)| *address)
@@ -157,7 +221,30 @@ impl Source<'_> {
                 joined(frames, name.or_else(|| linkage_name(linkage.get(address)?)))
             })
             .collect();
-        Told { frames, too_long }
+        Told {
+            frames,
+            unnamed: reason,
+            lines,
+        }
+    }
+
+    /// Why what has no name has none, after all tables were asked.
+    fn reason(&self, names: &Names<'_>) -> Reason {
+        if let Some(flaw) = names.flaw {
+            return flaw;
+        }
+        if names.is_whole {
+            return Reason::NoSymbol;
+        }
+        let left = match self.elf.dynamic_symbols {
+            Some(_) => LeftSymbols::Exported,
+            None => LeftSymbols::Nothing,
+        };
+        let link = match self.elf.debuglink {
+            Some(_) => DebugLink::Named,
+            None => DebugLink::Absent,
+        };
+        Reason::Stripped(left, link)
     }
 
     /// Names addresses by tables of symbols.
@@ -168,6 +255,8 @@ impl Source<'_> {
         }
         if let Some(inside) = self.inside() {
             names.take(&inside, Completeness::All);
+        } else if self.elf.debugdata.is_some() {
+            names.flaw.get_or_insert(Reason::BrokenDebugdata);
         }
         if !names.is_done()
             && self.elf.symbols.is_none()
@@ -206,7 +295,12 @@ impl Source<'_> {
     }
 
     /// Lines and inlined calls.
-    fn lines(&self, elf: &ElfFile, code_start: u64, addresses: &[u64]) -> (Vec<Vec<Frame>>, usize) {
+    fn lines(
+        &self,
+        elf: &ElfFile,
+        code_start: u64,
+        addresses: &[u64],
+    ) -> (Vec<Vec<Frame>>, ToldLines) {
         let places = self.places();
         let open = |path: &str| places.open(Path::new(path)).next();
         let mut package = self.path.as_os_str().to_owned();
@@ -216,13 +310,22 @@ impl Source<'_> {
         let shared = self.shared(elf);
         let resolved = Debug::open(elf, shared.as_ref(), split, code_start, self.limit)
             .and_then(|debug| debug.resolve(addresses));
-        match resolved {
-            Ok(found) => (found.frames, found.too_long),
+        let (frames, lineless, mut too_long) = match resolved {
+            Ok(found) => (found.frames, NoLines::NotDescribed, found.too_long),
             Err(error) => {
                 log::debug!("{}: no debug information: {error}", self.path.display());
-                (vec![Vec::new(); addresses.len()], 0)
+                let frames = vec![Vec::new(); addresses.len()];
+                match error {
+                    DwarfError::Store(StoreError::TooLong { .. }) => {
+                        (frames, NoLines::TooLarge, addresses.to_vec())
+                    }
+                    _ => (frames, NoLines::Broken, Vec::new()),
+                }
             }
-        }
+        };
+        too_long.sort_unstable();
+        let lines = ToldLines { lineless, too_long };
+        (frames, lines)
     }
 
     /// The file that a debug file shares with others. Source: dwz(1); its section holds a path and
@@ -258,6 +361,10 @@ struct Names<'a> {
     addresses: &'a [u64],
     sections: &'a CodeSections,
     found: Vec<Option<SymbolName>>,
+    /// Whether a table was asked that has every function.
+    is_whole: bool,
+    /// What is wrong with a table, if something is.
+    flaw: Option<Reason>,
 }
 
 impl Names<'_> {
@@ -272,6 +379,7 @@ impl Names<'_> {
             Completeness::Exported => elf.dynamic_symbols,
         };
         let Some(table) = table else { return };
+        self.is_whole |= completeness == Completeness::All;
         let unnamed = |(_, name): &(&u64, &Option<SymbolName>)| name.is_none();
         let wanted = self.addresses.iter().zip(&self.found).filter(unnamed);
         let wanted: Vec<u64> = wanted.map(|(address, _)| *address).collect();
@@ -285,7 +393,10 @@ impl Names<'_> {
                     *slot = name;
                 }
             }
-            Err(error) => log::debug!("a table of symbols: {error}"),
+            Err(error) => {
+                log::debug!("a table of symbols: {error}");
+                self.flaw.get_or_insert(Reason::BrokenSymbols);
+            }
         }
     }
 }

@@ -30,6 +30,7 @@ mod stacks;
 mod tables;
 mod targets;
 mod times;
+mod unnamed;
 mod unwinding;
 mod walkers;
 

@@ -82,7 +82,7 @@ pub(super) struct Found {
     /// For each address, the innermost inlined call first; empty if nothing is known.
     pub(super) frames: Vec<Vec<Frame>>,
     /// Addresses whose units are longer than the memory there is for one.
-    pub(super) too_long: usize,
+    pub(super) too_long: Vec<u64>,
 }
 
 /// The debug information of an object.
@@ -129,7 +129,7 @@ impl<'a> Debug<'a> {
     pub(super) fn resolve(&self, addresses: &[u64]) -> Result<Found, DwarfError> {
         let mut found = Found {
             frames: vec![Vec::new(); addresses.len()],
-            too_long: 0,
+            too_long: Vec::new(),
         };
         for (offset, mut wanted) in self.units_of(addresses)? {
             // Ranges come in any order.
@@ -142,7 +142,7 @@ impl<'a> Debug<'a> {
                     }
                 }
                 Err(DwarfError::Store(StoreError::TooLong { .. })) => {
-                    found.too_long += wanted.len();
+                    found.too_long.extend(inside);
                 }
                 Err(error) => log::debug!("unit {offset:#x}: {error}"),
             }
