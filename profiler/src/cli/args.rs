@@ -346,9 +346,14 @@ impl FromStr for Label {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let key = LabelKey::ALL.into_iter().find(|key| key.name() == text);
+        let key = LabelKey::ALL
+            .into_iter()
+            .find(|key| key.own_name() == Some(text));
         key.map(Self).ok_or_else(|| {
-            let names: Vec<&str> = LabelKey::ALL.into_iter().map(LabelKey::name).collect();
+            let names: Vec<&str> = LabelKey::ALL
+                .into_iter()
+                .filter_map(LabelKey::own_name)
+                .collect();
             format!("labels are {}", names.join(", "))
         })
     }

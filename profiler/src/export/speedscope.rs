@@ -119,7 +119,7 @@ fn frame<'a>(frames: &'a frames::Frames<'_>, at: usize) -> Frame<'a> {
 
 impl Sampled<'_> {
     fn new(profile: &Profile, name: String) -> Self {
-        let unit = profile.period_type.unit;
+        let unit = &*profile.weight_type().unit;
         Self {
             r#type: "sampled",
             name,
@@ -142,7 +142,7 @@ fn sampled<'a>(profile: &Profile, tracks: &'a Tracks<'_>, track: &Track<'_>) -> 
         let count = events
             .iter()
             .fold(0_u64, |sum, event| sum.saturating_add(event.count));
-        let weight = count.saturating_mul(profile.period);
+        let weight = profile.weight(count);
         sampled.samples.push(&tracks.stacks[events[0].stack]);
         sampled.weights.push(weight);
         sampled.end = sampled.end.saturating_add(weight);
