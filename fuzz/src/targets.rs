@@ -16,9 +16,12 @@ use std::{
 
 use ebpfprof::{
     bpf::Sample,
+    export::{self, Format},
+    import,
     jit::{Appeared, Clock, CodeMap, Found, Jitdump, Late, Named, PerfMap},
     object::{ElfAddr, Objects},
     process::{FileNumber, MapRow, parse_maps},
+    profile::Profile,
     symbolize::go::{GoFrame, GoTable},
     target::Pid,
     unwind::{CodeRange, FrameFormat, Lookup, MOST_FRAME_BYTES, Sections, Table},
@@ -66,8 +69,14 @@ const STEP_BYTES_PER_BYTE: usize = 3 * 24;
 /// Blocks of a file that are kept.
 const BLOCK_BYTES: usize = 1 << 20;
 
+/// A place of nine bytes is some words in a table and in its index, which grow by doubling; a sample
+/// with labels of its own has a table of its own. What is written of them is there at the same time.
+const PROFILE_BYTES_PER_BYTE: usize = 160;
+/// Unpacked bytes that any input may have.
+const PROFILE_BYTES: usize = 32 << 10;
+
 /// Every target, with its bounds.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 11] = [
     Target {
         name: "object_head",
         run: object_head,
@@ -109,6 +118,18 @@ pub const TARGETS: [Target; 9] = [
         run: rule_word,
         bytes_per_byte: 0,
         fixed_bytes: SLACK_BYTES,
+    },
+    Target {
+        name: "pprof_file",
+        run: pprof_file,
+        bytes_per_byte: PROFILE_BYTES_PER_BYTE,
+        fixed_bytes: PROFILE_BYTES * PROFILE_BYTES_PER_BYTE + SLACK_BYTES,
+    },
+    Target {
+        name: "folded_text",
+        run: folded_text,
+        bytes_per_byte: PROFILE_BYTES_PER_BYTE,
+        fixed_bytes: PROFILE_BYTES * PROFILE_BYTES_PER_BYTE + SLACK_BYTES,
     },
     Target {
         name: "perf_map",
@@ -349,6 +370,48 @@ impl OtherRegisters for Rest<'_> {
         let bytes = self.0.get(usize::from(number)..)?.first_chunk()?;
         Some(u64::from_le_bytes(*bytes))
     }
+}
+
+/// A profile in this format, if it is one, unpacked at most as long as it is or as any may be.
+fn profile_of(format: Format, mut data: &[u8]) -> Option<Profile> {
+    let settings = import::Settings {
+        sample_index: None,
+        most_bytes: data.len().max(PROFILE_BYTES) as u64,
+    };
+    import::read(format, &settings, &mut data).ok()
+}
+
+fn written(format: Format, profile: &Profile) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    export::write(format, profile, &mut bytes).expect("a vector takes everything");
+    bytes
+}
+
+/// A pprof file, and what is written of it.
+pub fn pprof_file(data: &[u8]) {
+    let Some(profile) = profile_of(Format::Pprof, data) else {
+        return;
+    };
+    let total = profile.total();
+    let bytes = written(Format::Pprof, &profile);
+    drop(profile);
+    let settings = import::Settings::default();
+    let again = import::read(Format::Pprof, &settings, &mut &bytes[..]);
+    assert_eq!(again.expect("ours can be read").total(), total);
+}
+
+/// Folded stacks, and what is written of them.
+pub fn folded_text(data: &[u8]) {
+    let Some(profile) = profile_of(Format::Folded, data) else {
+        return;
+    };
+    let total = profile.total();
+    let text = written(Format::Folded, &profile);
+    drop(profile);
+    let settings = import::Settings::default();
+    let again = import::read(Format::Folded, &settings, &mut &text[..]).expect("ours can be read");
+    assert_eq!(again.total(), total);
+    assert_eq!(written(Format::Folded, &again), text);
 }
 
 /// A perf map, whole and in two pieces, and what is shown of its names.

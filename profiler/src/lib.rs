@@ -6,6 +6,7 @@ pub mod bpf;
 pub mod cli;
 pub mod error;
 pub mod export;
+pub mod import;
 pub mod jit;
 pub mod object;
 pub mod privilege;

@@ -16,6 +16,7 @@ use ebpfprof::{
         output::{Destination, Output, Overwrite},
         proto,
     },
+    import,
     profile::{
         FrameKind, Function, LabelKey, LabelValue, Line, LocationId, Mapping, MappingId,
         MappingKind, Profile, Thread,
@@ -534,6 +535,34 @@ fn threads_over_time() {
 #[test]
 fn a_profile_without_samples() {
     check_formats("empty", &base());
+}
+
+/// What Go's runtime wrote of a program's heap.
+const GO_HEAP: &[u8] = include_bytes!("../../testdata/golden/go-heap.pb.gz");
+
+/// The heap with one of its values.
+fn go_heap(value: &str) -> Profile {
+    let settings = import::Settings {
+        sample_index: Some(value.parse().unwrap()),
+        ..import::Settings::default()
+    };
+    import::read(Format::Pprof, &settings, &mut &GO_HEAP[..]).unwrap()
+}
+
+#[test]
+fn a_heap_is_told_in_its_own_units() {
+    check_formats("go-heap", &go_heap("inuse_space"));
+    let objects = go_heap("alloc_objects");
+    let top = String::from_utf8(written(Format::Top, &objects)).unwrap();
+    golden_file::check("go-heap.alloc_objects.txt", &top);
+    // Unless told, the value is the one that pprof shows.
+    let usual = import::read(
+        Format::Pprof,
+        &import::Settings::default(),
+        &mut &GO_HEAP[..],
+    );
+    let usual = written(Format::Pprof, &usual.unwrap());
+    assert_eq!(usual, written(Format::Pprof, &go_heap("inuse_space")));
 }
 
 #[test]

@@ -40,6 +40,8 @@ use program::{BINARY, Finished, PATIENCE, Running, wait_until};
 const NO_PID: &str = "4194304";
 /// A user without any right.
 const NOBODY: &str = "65534";
+/// What Go's runtime wrote of a program's heap.
+const GO_HEAP: &[u8] = include_bytes!("../../testdata/golden/go-heap.pb.gz");
 /// What the advice grants to the binary.
 const CAPABILITIES: &str = "+bpf,+perfmon,+sys_ptrace,+checkpoint_restore,+syslog";
 
@@ -358,6 +360,92 @@ fn an_output_that_exists_is_replaced_on_request() {
 }
 
 #[test]
+fn profiles_that_cannot_be_converted() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| text(&folder.path().join(name)).to_owned();
+    let check = |name: &str, arguments: &[&str]| {
+        let arguments = [&["convert"], arguments].concat();
+        Case::new(name, &arguments)
+            .with(text(folder.path()), "FOLDER")
+            .check();
+    };
+    let out = place("out.svg");
+    let write = |name: &str, content: &[u8]| {
+        fs::write(place(name), content).unwrap();
+        place(name)
+    };
+    check("convert_no_output", &["cpu.pb.gz"]);
+    check("convert_missing_input", &[&place("none.pb.gz"), &out]);
+    check(
+        "convert_folder",
+        &["--from", "pprof", text(folder.path()), &out],
+    );
+    let unknown = write("heap", b"plain");
+    check("convert_unknown_input", &[&unknown, &out]);
+    let graph = write("cpu.svg", b"<svg/>");
+    check("convert_unreadable_format", &[&graph, &out]);
+    check("convert_unreadable_from", &["--from", "svg", "-", &out]);
+    let empty = write("empty.pb.gz", b"");
+    check("convert_empty", &[&empty, &out]);
+    let cut = write("cut.pb.gz", &GO_HEAP[..200]);
+    check("convert_cut_off", &[&cut, &out]);
+    let twice = write("twice.pb.gz", &[GO_HEAP, GO_HEAP].concat());
+    check("convert_concatenated", &[&twice, &out]);
+    let page = write("page.pb.gz", b"404 page not found\n");
+    check("convert_no_pprof", &[&page, &out]);
+    let debug = write("debug.pb.gz", b"heap profile: 1: 2 [3: 4] @ heap/5\n");
+    check("convert_debug_text", &[&debug, &out]);
+    let heap = write("heap.pb.gz", GO_HEAP);
+    check(
+        "convert_no_such_value",
+        &["--sample-index", "cpu", &heap, &out],
+    );
+    let lines = write("lines.folded", b"a;b 1\na;b;c\n");
+    check("convert_no_count", &[&lines, &out]);
+    check(
+        "convert_folded_value",
+        &["--sample-index", "1", &lines, &out],
+    );
+    let parts = write("parts.folded", b"a;b 1.5\n");
+    check("convert_fraction", &[&parts, &out]);
+    check("convert_unknown_output", &[&heap, &place("out.png")]);
+    check("convert_over_itself", &[&heap, &heap]);
+    assert_eq!(fs::read(&heap).unwrap(), GO_HEAP);
+    assert!(
+        !Path::new(&out).exists(),
+        "what cannot be read leaves no file"
+    );
+}
+
+#[test]
+fn a_profile_is_converted_from_pipe_to_pipe() {
+    let script = "printf 'a;b 1\\r\\na;b 2\\n' | \"$0\" convert --from folded - - | \
+                  \"$0\" convert - - --format folded";
+    let finished = Running::start(Command::new("sh").args(["-c", script, BINARY])).finish();
+    let told = (finished.code, finished.stderr.as_str());
+    assert_eq!(told, (Some(0), ""));
+    assert_eq!(finished.stdout, b"a;b 3\n");
+}
+
+#[test]
+fn a_file_that_was_converted_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| text(&folder.path().join(name)).to_owned();
+    // The name tells nothing, and the first bytes do.
+    let (heap, out) = (place("heap"), place("heap.txt"));
+    fs::write(&heap, GO_HEAP).unwrap();
+    fs::write(&out, "old").unwrap();
+    let mut command = Command::new(BINARY);
+    let arguments = ["convert", "--force", "--sample-index", "alloc_objects"];
+    let finished = Running::start(command.args(arguments).args([&heap, &out])).finish();
+    assert_eq!(finished.code, Some(0), "{}", finished.stderr);
+    let bytes = fs::read(&out).unwrap();
+    golden_file::check("go-heap.alloc_objects.txt", str::from_utf8(&bytes).unwrap());
+    let expected = format!("wrote {out} ({} bytes)\n  less -S {out}\n", bytes.len());
+    assert_eq!(finished.stderr, expected);
+}
+
+#[test]
 fn profiles_that_cannot_be_explained() {
     let folder = tempfile::tempdir().unwrap();
     let check = |name: &str, path: &Path| {
@@ -611,6 +699,7 @@ fn check_help(name: &str, arguments: &[&str]) {
 fn help_is_as_it_was() {
     check_help("short", &["-h"]);
     check_help("long", &["--help"]);
+    check_help("convert", &["convert", "--help"]);
     check_help("selftest", &["selftest", "--help"]);
     check_help("explain", &["explain", "--help"]);
     check_help("unwind", &["unwind", "--help"]);

@@ -1,5 +1,5 @@
-//! What holds for every profile: nothing is lost or made up on the way through merging and
-//! writing, and the order of events never shows.
+//! What holds for every profile: nothing is lost or made up on the way through merging, writing
+//! and reading, and the order of events never shows.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -10,9 +10,10 @@ use std::{
 
 use ebpfprof::{
     export::{self, Format, proto},
+    import,
     profile::{
         FrameKind, Function, LabelKey, LabelValue, Line, LocationId, Mapping, MappingKind, Profile,
-        Thread,
+        Thread, Values,
     },
 };
 use flate2::read::GzDecoder;
@@ -360,6 +361,10 @@ fn check_contract(profile: &proto::Profile) {
 
 /// The events in each format that is JSON or text, by its own numbers.
 fn totals(profile: &Profile) -> [(Format, u64); 5] {
+    let period = match profile.values {
+        Values::CountAndPeriod => profile.period,
+        Values::CountAlone => 1,
+    };
     let sum = |numbers: &serde_json::Value| -> u64 {
         let numbers = numbers.as_array().unwrap().iter();
         numbers.map(|number| number.as_u64().unwrap()).sum()
@@ -396,11 +401,16 @@ fn totals(profile: &Profile) -> [(Format, u64); 5] {
             Format::Folded,
             folded_total(&written(Format::Folded, profile)),
         ),
-        (Format::Speedscope, speedscope / PERIOD),
+        (Format::Speedscope, speedscope / period),
         (Format::Firefox, firefox),
         (Format::Html, html),
         (Format::Top, top.lines().filter_map(own).sum()),
     ]
+}
+
+/// The profile in what was written of it.
+fn read(format: Format, mut bytes: &[u8]) -> Profile {
+    import::read(format, &import::Settings::default(), &mut bytes).unwrap()
 }
 
 /// The sum of what folded lines count.
@@ -465,6 +475,46 @@ proptest! {
             _ => format!("total_samples=\"{total}\""),
         };
         prop_assert!(svg.contains(&expected));
+    }
+
+    #[test]
+    fn what_is_read_is_written_again_as_it_was(spec in spec()) {
+        let profile = build(&spec);
+        for format in import::READABLE {
+            let bytes = written(format, &profile);
+            let read = read(format, &bytes);
+            prop_assert_eq!(written(format, &read), bytes, "{}", format);
+            prop_assert_eq!(read.total(), profile.total());
+            let pprof = written(Format::Pprof, &read);
+            prop_assert_eq!(written(Format::Pprof, &self::read(Format::Pprof, &pprof)), pprof);
+        }
+    }
+
+    #[test]
+    fn what_is_read_has_the_same_sum_in_every_format(spec in spec()) {
+        let profile = build(&spec);
+        for from in import::READABLE {
+            let read = read(from, &written(from, &profile));
+            for (format, sum) in totals(&read) {
+                prop_assert_eq!(sum, profile.total(), "{} to {}", from, format);
+            }
+            let pprof = decoded(&written(Format::Pprof, &read));
+            let sum: i64 = pprof.sample.iter().map(|sample| sample.value[0]).sum();
+            prop_assert_eq!(sum as u64, profile.total());
+        }
+    }
+
+    #[test]
+    fn what_was_read_merges_as_what_was_recorded(a in spec(), b in spec()) {
+        let [a, b] = [a, b].map(|spec| read(Format::Pprof, &written(Format::Pprof, &build(&spec))));
+        let mut ab = a.clone();
+        ab.merge(&b);
+        let mut ba = b.clone();
+        ba.merge(&a);
+        prop_assert_eq!(ab.total(), a.total() + b.total());
+        for format in Format::ALL {
+            prop_assert_eq!(written(format, &ab), written(format, &ba));
+        }
     }
 
     #[test]

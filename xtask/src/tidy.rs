@@ -68,10 +68,11 @@ const RESERVED: [Reserved; 6] = [
 ];
 
 /// Modules that `profile/` knows nothing of.
-const ABOVE_PROFILE: [&str; 7] = [
+const ABOVE_PROFILE: [&str; 8] = [
     "bpf",
     "symbolize",
     "export",
+    "import",
     "store",
     "push",
     "server",

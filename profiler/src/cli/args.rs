@@ -10,6 +10,7 @@ use crate::{
         Format,
         flame::{Flame, Growth, Root},
     },
+    import::{READABLE, SampleIndex},
     profile::LabelKey,
     record::Addresses,
     target::{Pid, Tid},
@@ -23,8 +24,17 @@ Examples:
   sudo ebpfprof --comm postgres -s 10 -o db.pb.gz -o db.html
   sudo ebpfprof -p 1234 -s 10 -o - --format folded | inferno-flamegraph > cpu.svg
   sudo ebpfprof selftest                        see that it works on this machine
+  ebpfprof convert cpu.pb.gz cpu.svg            write a profile in another format
   ebpfprof explain profile.pb.gz                see why frames have no name, and what mends it
   ebpfprof unwind /usr/sbin/nginx               see what its unwind table covers
+";
+
+const CONVERT_EXAMPLES: &str = "\
+Examples:
+  ebpfprof convert cpu.pb.gz cpu.html           a page from a pprof file, whoever wrote it
+  ebpfprof convert --sample-index alloc_space heap.pb.gz allocated.svg
+  curl -s localhost:6060/debug/pprof/heap | ebpfprof convert - heap.speedscope.json
+  perf script | stackcollapse-perf.pl | ebpfprof convert --from folded - cpu.pb.gz
 ";
 
 const EXPLAIN_EXAMPLES: &str = "\
@@ -54,7 +64,7 @@ Examples:
     about,
     after_help = EXAMPLES,
     args_conflicts_with_subcommands = true,
-    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof explain FILE\n       ebpfprof selftest\n       ebpfprof symbols FILE [ADDR]...\n       ebpfprof unwind FILE [ADDR]"
+    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof convert IN OUT\n       ebpfprof explain FILE\n       ebpfprof selftest\n       ebpfprof symbols FILE [ADDR]...\n       ebpfprof unwind FILE [ADDR]"
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -66,6 +76,8 @@ pub(super) struct Cli {
 /// What else there is to do than to record.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
+    /// Write a profile in another format
+    Convert(ConvertArgs),
     /// Tell why frames of a profile have no name or no line, and what would mend it
     Explain(ExplainArgs),
     /// Profile a built-in workload with known shares, and compare
@@ -74,6 +86,44 @@ pub(super) enum Verb {
     Symbols(SymbolsArgs),
     /// Show the unwind table of a program or a library: why a stack is cut
     Unwind(UnwindArgs),
+}
+
+/// What to read, and what to write it as.
+#[derive(Debug, Args)]
+#[command(after_help = CONVERT_EXAMPLES)]
+pub(super) struct ConvertArgs {
+    /// The profile: a pprof file or folded stacks; `-` is stdin
+    #[arg(value_name = "IN")]
+    pub(super) input: PathBuf,
+    /// Where to write it, in the format of the extension (.pb.gz .pprof .folded .svg .html .speedscope.json .firefox.json.gz .txt); `-` is stdout
+    #[arg(value_name = "OUT")]
+    pub(super) output: PathBuf,
+    /// Format of an input whose name does not tell it: pprof or folded
+    #[arg(long, value_name = "F", value_parser = readable_format)]
+    pub(super) from: Option<Format>,
+    /// Format of an output whose name does not tell it
+    #[arg(long, value_name = "F")]
+    pub(super) format: Option<Format>,
+    /// Take this value of the profile, by name or position, as in inuse_space or 0. Default: the one that pprof shows
+    #[arg(long, value_name = "VALUE")]
+    pub(super) sample_index: Option<SampleIndex>,
+    /// Draw flame graphs (svg, html) with callers on top (icicle), merged from the innermost function to its callers (reversed), or both
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(super) flame: Vec<FlameStyle>,
+    /// Overwrite a file that exists
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+/// A format that can be read.
+fn readable_format(text: &str) -> Result<Format, String> {
+    let found = READABLE.into_iter().find(|format| format.name() == text);
+    found.ok_or_else(|| {
+        format!(
+            "what can be read is {}",
+            READABLE.map(Format::name).join(", ")
+        )
+    })
 }
 
 /// Which profile to explain.
@@ -397,9 +447,14 @@ impl FromStr for Label {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let key = LabelKey::ALL.into_iter().find(|key| key.name() == text);
+        let key = LabelKey::ALL
+            .into_iter()
+            .find(|key| key.own_name() == Some(text));
         key.map(Self).ok_or_else(|| {
-            let names: Vec<&str> = LabelKey::ALL.into_iter().map(LabelKey::name).collect();
+            let names: Vec<&str> = LabelKey::ALL
+                .into_iter()
+                .filter_map(LabelKey::own_name)
+                .collect();
             format!("labels are {}", names.join(", "))
         })
     }

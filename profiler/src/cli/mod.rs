@@ -1,6 +1,7 @@
 //! The command line: the only module that prints or exits.
 
 mod args;
+mod convert;
 mod explain;
 mod outputs;
 mod progress;
@@ -51,6 +52,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let done = match cli.verb {
         None => record::run(&cli.record),
+        Some(Verb::Convert(args)) => convert::run(&args),
         Some(Verb::Explain(args)) => explain::run(&args),
         Some(Verb::Selftest(args)) => selftest::run(&args),
         Some(Verb::Symbols(args)) => symbols::run(&args),

@@ -54,18 +54,8 @@ impl Plan {
                 "ebpfprof … -o - -o FILE",
             ));
         }
-        let binary = to_stdout.clone().find(|(_, format)| format.is_binary());
-        if let Some((_, format)) = binary
-            && stdout().is_terminal()
-        {
-            return Err(Trouble::misuse(
-                "stdout is a terminal",
-                format!("a profile for {} is compressed binary data", format.name()),
-                format!(
-                    "ebpfprof … -o FILE.{}, or -o - --format folded",
-                    format.extension()
-                ),
-            ));
+        for (_, format) in to_stdout {
+            check_terminal(*format)?;
         }
         Ok(Self { files })
     }
@@ -107,6 +97,21 @@ impl Plan {
     }
 }
 
+/// Refuses to write what is no text to a terminal.
+pub(super) fn check_terminal(format: Format) -> Result<(), Trouble> {
+    if !format.is_binary() || !stdout().is_terminal() {
+        return Ok(());
+    }
+    Err(Trouble::misuse(
+        "stdout is a terminal",
+        format!("a profile for {} is compressed binary data", format.name()),
+        format!(
+            "ebpfprof … -o FILE.{}, or -o - --format folded",
+            format.extension()
+        ),
+    ))
+}
+
 /// A file that two outputs would be written to. Folders are compared by where they lead.
 fn named_twice(files: &[(Destination, Format)]) -> Option<PathBuf> {
     let mut seen = HashSet::new();
@@ -144,7 +149,12 @@ pub(super) fn stop_when_stdout_closes(stop: &Stop) -> Arc<AtomicBool> {
     has_closed
 }
 
-fn format_of(path: &Path, is_stdout: bool, asked: Option<Format>) -> Result<Format, Trouble> {
+/// The format of an output, by its name or as asked for.
+pub(super) fn format_of(
+    path: &Path,
+    is_stdout: bool,
+    asked: Option<Format>,
+) -> Result<Format, Trouble> {
     let by_name = if is_stdout {
         None
     } else {

@@ -45,6 +45,14 @@ impl Trouble {
         }
     }
 
+    /// The same trouble with other words for what to type next.
+    pub(super) fn with_advice(self, advice: impl FnOnce(&str) -> String) -> Self {
+        Self {
+            advice: advice(&self.advice),
+            ..self
+        }
+    }
+
     /// What clap says of a command line. `Err` gives back what is no error: help and version.
     pub(super) fn of_command_line(error: clap::Error) -> Result<Self, clap::Error> {
         if matches!(

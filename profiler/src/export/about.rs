@@ -1,7 +1,10 @@
 //! What formats say of a profile as a whole.
 
 use super::names;
-use crate::{profile::Profile, unnamed::Gaps};
+use crate::{
+    profile::{Profile, ValueType},
+    unnamed::Gaps,
+};
 
 /// How the comment starts that says what was profiled. Titles are made of the rest of it.
 pub const TARGET_COMMENT: &str = "target: ";
@@ -19,13 +22,29 @@ pub(super) fn target(profile: &Profile) -> Option<String> {
 
 /// A name for the whole: what was measured, and of what.
 pub(super) fn title(profile: &Profile) -> String {
-    let kind = match profile.period_type.kind {
-        "cpu" => "CPU",
-        kind => kind,
+    named(profile, "profile")
+}
+
+/// The name of a whole that is shown as this: `CPU profile: server`.
+pub(super) fn named(profile: &Profile, what: &str) -> String {
+    let mut name = match &*profile.weight_type().kind {
+        "cpu" => format!("CPU {what}"),
+        // What was sampled is not told.
+        kind if kind == "samples" || names::is_blank(kind) => what[..1].to_uppercase() + &what[1..],
+        kind => format!("{} {what}", names::clean(kind)),
     };
-    match target(profile) {
-        Some(target) => format!("{kind} profile: {target}"),
-        None => format!("{kind} profile"),
+    if let Some(target) = target(profile) {
+        name.push_str(": ");
+        name.push_str(&target);
+    }
+    name
+}
+
+/// What a number of this type is a number of: `samples`, `bytes`.
+pub(super) fn counted(value: &ValueType) -> &str {
+    match (&*value.unit, &*value.kind) {
+        ("count" | "", kind) => kind,
+        (unit, _) => unit,
     }
 }
 

@@ -24,7 +24,7 @@ use super::{
     frames::Shown,
     tracks::{Order, Track, Tracks},
 };
-use crate::profile::Profile;
+use crate::profile::{Profile, Values};
 use tables::{Lib, Shared};
 
 const VERSION: u32 = 60;
@@ -134,10 +134,18 @@ struct Samples<'a> {
     length: usize,
     stack: Vec<usize>,
     time: Vec<f64>,
-    weight: Vec<u64>,
+    weight: Vec<Weight>,
     weight_type: &'a str,
-    #[serde(rename = "threadCPUDelta")]
-    thread_cpu_delta: Vec<u64>,
+    #[serde(rename = "threadCPUDelta", skip_serializing_if = "Option::is_none")]
+    thread_cpu_delta: Option<Vec<u64>>,
+}
+
+/// A number, in the unit of all weights.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Weight {
+    Count(u64),
+    Milliseconds(f64),
 }
 
 /// No markers, in columns.
@@ -268,6 +276,11 @@ fn threads<'a>(profile: &Profile, tracks: &'a Tracks<'_>, leaves: &[usize]) -> V
 
 fn samples(profile: &Profile, track: &Track<'_>, leaves: &[usize]) -> Samples<'static> {
     let events = track.events.iter();
+    let weight_type = weight_type(profile);
+    let weight = |count| match weight_type {
+        "tracing-ms" => Weight::Milliseconds(milliseconds(count)),
+        _ => Weight::Count(count),
+    };
     Samples {
         length: track.events.len(),
         stack: events.clone().map(|event| leaves[event.stack]).collect(),
@@ -275,12 +288,24 @@ fn samples(profile: &Profile, track: &Track<'_>, leaves: &[usize]) -> Samples<'s
             .clone()
             .map(|event| milliseconds(event.time_ns))
             .collect(),
-        weight: events.clone().map(|event| event.count).collect(),
-        weight_type: "samples",
+        weight: events.clone().map(|event| weight(event.count)).collect(),
+        weight_type,
         // What the thread used since the sample before: a period, however long ago that was.
-        thread_cpu_delta: events
-            .map(|event| event.count.saturating_mul(profile.period))
-            .collect(),
+        thread_cpu_delta: match profile.values {
+            Values::CountAndPeriod => {
+                Some(events.map(|event| profile.weight(event.count)).collect())
+            }
+            Values::CountAlone => None,
+        },
+    }
+}
+
+/// What weights are to the reader. It knows three kinds.
+fn weight_type(profile: &Profile) -> &'static str {
+    match (profile.values, &*profile.event_type.unit) {
+        (Values::CountAlone, "bytes") => "bytes",
+        (Values::CountAlone, "nanoseconds") => "tracing-ms",
+        _ => "samples",
     }
 }
 

@@ -4,7 +4,8 @@
 //! comm;outermost;…;innermost COUNT
 //! ```
 //!
-//! Suffixes say what a frame is: `_[k]` kernel, `_[i]` inlined, `_[j]` made at run time. There
+//! A recording knows every thread's name. What was read may not: its lines then start with the
+//! outermost frame. Suffixes say what a frame is: `_[k]` kernel, `_[i]` inlined, `_[j]` made at run time. There
 //! are no comments and no headers: readers take them for frames. Lines are sorted by byte.
 
 use std::{
@@ -14,7 +15,7 @@ use std::{
 };
 
 use super::names;
-use crate::profile::{FrameKind, LabelKey, LabelValue, Location, Profile, Sample};
+use crate::profile::{FrameKind, LabelKey, LabelValue, Location, LocationId, Profile, Sample};
 
 /// Writes the profile as folded stacks.
 ///
@@ -36,31 +37,36 @@ pub(super) fn stacks(profile: &Profile) -> BTreeMap<String, u64> {
         .collect();
     let mut stacks = BTreeMap::new();
     for sample in profile.samples().filter(|sample| sample.count > 0) {
-        let mut stack = comm_of(profile, &sample);
-        if sample.stack.is_empty() {
-            stack.push(';');
-            stack.push_str(names::UNKNOWN);
-        }
-        for location in sample.stack.iter().rev() {
-            stack.push(';');
-            stack.push_str(&frames[location.index()]);
-        }
+        let comm = comm_of(profile, &sample);
+        let stack = stack_of(&sample, comm.as_deref(), &frames);
         let count: &mut u64 = stacks.entry(stack).or_default();
         *count = count.saturating_add(sample.count);
     }
     stacks
 }
 
-/// The thread's name as a first frame. It has no space, so that no reader trims it.
-fn comm_of(profile: &Profile, sample: &Sample<'_>) -> String {
+/// One line's stack; `frames` are those of each location.
+fn stack_of(sample: &Sample<'_>, comm: Option<&str>, frames: &[String]) -> String {
+    let frame = |id: &LocationId| &*frames[id.index()];
+    let mut stack: Vec<&str> = comm.into_iter().collect();
+    if sample.stack.is_empty() {
+        stack.push(names::UNKNOWN);
+    }
+    stack.extend(sample.stack.iter().rev().map(frame));
+    stack.join(";")
+}
+
+/// The thread's name as a first frame, if the sample tells it. It has no space, so that no reader
+/// trims it.
+fn comm_of(profile: &Profile, sample: &Sample<'_>) -> Option<String> {
     let comm = sample.labels.iter().find_map(|label| match label {
         (LabelKey::Comm, LabelValue::Text(text)) => Some(profile.text(*text)),
         _ => None,
     });
-    match comm {
-        Some(comm) if !names::is_blank(comm) => safe(comm).replace(char::is_whitespace, "_"),
-        _ => names::UNKNOWN.to_owned(),
-    }
+    comm.map(|comm| match names::is_blank(comm) {
+        true => names::UNKNOWN.to_owned(),
+        false => safe(comm).replace(char::is_whitespace, "_"),
+    })
 }
 
 /// The frames of one location, outermost first, joined.
@@ -96,7 +102,7 @@ fn suffix(location: &Location, at: usize) -> &'static str {
     }
 }
 
-fn frame(name: &str, suffix: &str) -> String {
+pub(crate) fn frame(name: &str, suffix: &str) -> String {
     let name = safe(name);
     format!("{}{suffix}", without_number_at_end(name.trim()))
 }
@@ -202,9 +208,6 @@ mod tests {
         profile.add(&[], &[], 4);
         let mut text = Vec::new();
         write(&profile, &mut text).unwrap();
-        assert_eq!(
-            String::from_utf8(text).unwrap(),
-            "[unknown];[unknown] 4\n[unknown];main 5\n"
-        );
+        assert_eq!(String::from_utf8(text).unwrap(), "[unknown] 4\nmain 5\n");
     }
 }

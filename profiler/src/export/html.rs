@@ -8,6 +8,7 @@
 mod tree;
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     io::{self, Write},
 };
@@ -19,8 +20,9 @@ use super::{
     about,
     flame::{Flame, Growth, Root},
     frames::Frames,
+    names,
 };
-use crate::profile::Profile;
+use crate::profile::{Profile, Values};
 use tree::Group;
 
 const PAGE: &str = include_str!("html/page.html");
@@ -33,7 +35,7 @@ const SCRIPT: [&str; 3] = [
 
 /// SHA-256 of the style and of the script, in base64. A test tells what they should be.
 const STYLE_HASH: &str = "oSJTqN58+c+5LwOjLLudvlFpMHb3Z/o28Eboj9VnFu8=";
-const SCRIPT_HASH: &str = "ubPyW/7zWS+5x1J4wZVfnQDPnjA6ay10drGv+tp0H7s=";
+const SCRIPT_HASH: &str = "dUiSCB2jeH0jayNSCTDIfY2wpOgJMUfRxAcvImTJfQo=";
 
 /// All that the page knows.
 #[derive(Serialize)]
@@ -44,7 +46,7 @@ struct Data<'a> {
     functions: Vec<usize>,
     /// Function, kind and line of each frame.
     frames: Vec<usize>,
-    labels: Vec<&'a str>,
+    labels: Vec<Cow<'a, str>>,
     groups: Vec<Group<'a>>,
 }
 
@@ -53,9 +55,10 @@ struct Data<'a> {
 struct About<'a> {
     title: &'a str,
     /// What is counted, what that stands for, and in which unit.
-    event: &'a str,
-    kind: &'a str,
-    unit: &'a str,
+    event: Cow<'a, str>,
+    kind: Cow<'a, str>,
+    unit: Cow<'a, str>,
+    /// 0 where what is counted stands for nothing but itself.
     period: u64,
     total: u64,
     time_ns: u64,
@@ -128,10 +131,13 @@ fn write_data(profile: &Profile, title: &str, flame: Flame, out: &mut dyn Write)
     let data = Data {
         about: About {
             title,
-            event: profile.event_type.kind,
-            kind: profile.period_type.kind,
-            unit: profile.period_type.unit,
-            period: profile.period,
+            event: names::clean(&profile.event_type.kind),
+            kind: names::clean(&profile.weight_type().kind),
+            unit: names::clean(&profile.weight_type().unit),
+            period: match profile.values {
+                Values::CountAndPeriod => profile.period,
+                Values::CountAlone => 0,
+            },
             total: profile.total(),
             time_ns: profile.time_ns,
             duration_ns: profile.duration_ns,

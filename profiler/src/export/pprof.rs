@@ -16,8 +16,8 @@ use prost::Message;
 
 use super::{names, proto};
 use crate::profile::{
-    FrameKind, LabelKey, LabelValue, Line, Location, LocationId, Mapping, MappingKind, Profile,
-    Sample, ValueType,
+    FrameKind, LabelKey, LabelValue, Line, Location, LocationId, MappingId, MappingKind, Profile,
+    Sample, ValueType, Values,
 };
 
 /// Writes the profile as gzip of a pprof message.
@@ -39,26 +39,35 @@ pub fn message(profile: &Profile) -> proto::Profile {
     let places = Places::of(profile, &samples);
     let texts = texts(profile, &samples, &places);
     let text = |text: &str| signed(texts.id(&Cow::Borrowed(text)));
-    let value_type = |value: ValueType| proto::ValueType {
-        r#type: text(value.kind),
-        unit: text(value.unit),
+    let value_type = |value: &ValueType| proto::ValueType {
+        r#type: text(&value.kind),
+        unit: text(&value.unit),
     };
+    let has_period = profile.period_type != ValueType::default();
     proto::Profile {
-        sample_type: vec![
-            value_type(profile.event_type),
-            value_type(profile.period_type),
-        ],
-        sample: samples.messages(profile.period, &places, text),
+        sample_type: sample_types(profile).into_iter().map(value_type).collect(),
+        sample: samples.messages(profile, &places, text),
         mapping: places.mapping_messages(text),
         location: places.location_messages(),
         function: places.function_messages(text),
         string_table: texts.items().map(ToString::to_string).collect(),
         time_nanos: signed(profile.time_ns),
         duration_nanos: signed(profile.duration_ns),
-        period_type: Some(value_type(profile.period_type)),
+        period_type: has_period.then(|| value_type(&profile.period_type)),
         period: signed(profile.period),
         comment: comments(profile).iter().map(|line| text(line)).collect(),
-        ..Default::default()
+        drop_frames: text(&names::clean(&profile.hints.drop_frames)),
+        keep_frames: text(&names::clean(&profile.hints.keep_frames)),
+        doc_url: text(&names::clean(&profile.hints.doc_url)),
+        default_sample_type: 0,
+    }
+}
+
+/// What the values of each sample are. Readers show the last one.
+fn sample_types(profile: &Profile) -> Vec<&ValueType> {
+    match profile.values {
+        Values::CountAndPeriod => vec![&profile.event_type, &profile.period_type],
+        Values::CountAlone => vec![&profile.event_type],
     }
 }
 
@@ -106,8 +115,24 @@ struct Row<'a> {
 /// A label by what it says.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Label<'a> {
-    key: LabelKey,
+    key: Key<'a>,
     value: Value<'a>,
+}
+
+/// A label's key: ours come first, in the order of their kinds.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Key<'a> {
+    Own(LabelKey),
+    Foreign(Cow<'a, str>),
+}
+
+impl Key<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Self::Own(key) => key.own_name().unwrap_or_default(),
+            Self::Foreign(name) => name,
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -159,7 +184,7 @@ impl<'a> SampleTable<'a> {
     /// Those that differ in hidden labels only are one.
     fn messages(
         &self,
-        period: u64,
+        profile: &Profile,
         places: &Places<'_>,
         text: impl Fn(&str) -> i64,
     ) -> Vec<proto::Sample> {
@@ -190,7 +215,10 @@ impl<'a> SampleTable<'a> {
         rows.into_iter()
             .map(|(location_id, set, count)| proto::Sample {
                 location_id,
-                value: vec![signed(count), signed(count.saturating_mul(period))],
+                value: match profile.values {
+                    Values::CountAndPeriod => vec![signed(count), signed(profile.weight(count))],
+                    Values::CountAlone => vec![signed(count)],
+                },
                 label: labels[usize::try_from(set).expect("sets in memory")].clone(),
             })
             .collect()
@@ -226,18 +254,22 @@ impl Label<'_> {
 
 /// The labels of a sample that are to be seen, in the order of their keys.
 fn shown_labels<'a>(profile: &'a Profile, sample: &Sample) -> Vec<Label<'a>> {
-    let shown = |key: LabelKey| profile.shown_labels.contains(&key);
-    sample
+    let mut labels: Vec<Label<'a>> = sample
         .labels
         .iter()
-        .filter(|(key, _)| shown(*key))
+        .filter(|(key, _)| profile.shows(*key))
         .map(|(key, value)| Label {
-            key: *key,
+            key: match key {
+                LabelKey::Foreign(name) => Key::Foreign(names::clean(profile.text(*name))),
+                own => Key::Own(*own),
+            },
             value: label_value(profile, *key, *value),
         })
         // To pprof, an empty text is no label.
         .filter(|label| label.value != Value::Text(Cow::Borrowed("")))
-        .collect()
+        .collect();
+    labels.sort_unstable();
+    labels
 }
 
 fn label_value(profile: &Profile, key: LabelKey, value: LabelValue) -> Value<'_> {
@@ -245,9 +277,10 @@ fn label_value(profile: &Profile, key: LabelKey, value: LabelValue) -> Value<'_>
         LabelValue::Text(text) => Value::Text(names::clean(profile.text(text))),
         LabelValue::Number(number, unit) => {
             let unit = names::clean(profile.text(unit));
-            // Readers drop a 0 without a unit.
-            let unit = if unit.is_empty() {
-                Cow::Borrowed(key.name())
+            // Readers drop a 0 without a unit, and take other numbers of others as they stand.
+            let is_as_it_was = matches!(key, LabelKey::Foreign(_)) && number != 0;
+            let unit = if unit.is_empty() && !is_as_it_was {
+                names::clean(profile.key_name(key))
             } else {
                 unit
             };
@@ -275,6 +308,16 @@ struct MappingEntry<'a> {
     limit: u64,
     file_offset: u64,
     build_id: Cow<'a, str>,
+    naming: Naming,
+}
+
+/// Who names the code of a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Naming {
+    /// Everything has its names here, if only stand-ins.
+    Done,
+    /// The reader, who may have the object.
+    Left,
 }
 
 /// A location by what it says. The order of the fields is the order in the file.
@@ -325,7 +368,7 @@ impl<'a> Places<'a> {
                     });
                 let entry = LocationEntry {
                     mapping_id: mapping_of(profile, frame)
-                        .map_or(0, |mapping| mappings.id(&mapping_entry(profile, mapping))),
+                        .map_or(0, |id| mappings.id(&mapping_entry(profile, id))),
                     address: frame.map_or(0, |id| profile.location_at(id).address),
                     lines: lines.collect(),
                 };
@@ -363,7 +406,7 @@ impl<'a> Places<'a> {
                 build_id: text(&mapping.build_id),
                 // Also where no location lies in it: without this flag, readers look for
                 // functions themselves, and over HTTP fail when they find none.
-                has_functions: true,
+                has_functions: mapping.naming == Naming::Done,
                 ..Default::default()
             })
             .collect();
@@ -374,6 +417,10 @@ impl<'a> Places<'a> {
             .collect();
         for location in self.locations.items().filter(|l| l.mapping_id != 0) {
             let mapping = &mut messages[position(location.mapping_id)];
+            // With any flag set, readers would look for no name.
+            if !mapping.has_functions {
+                continue;
+            }
             mapping.has_inline_frames |= location.lines.len() > 1;
             for line in &location.lines {
                 mapping.has_filenames |= has_file[position(line.function_id)];
@@ -425,12 +472,16 @@ fn place_of(frame: Frame) -> usize {
     frame.map_or(0, |id| id.index() + 1)
 }
 
-/// The functions of a frame with their lines: one at least, for readers show nothing else.
+/// The functions of a frame with their lines: one at least, for readers show nothing else, unless
+/// they are to find them.
 fn lines_of(profile: &Profile, frame: Frame) -> Vec<(FunctionEntry<'_>, Option<Line>)> {
     let Some(location) = frame.map(|id| profile.location_at(id)) else {
         return vec![(named(Cow::Borrowed(names::UNKNOWN)), None)];
     };
     if location.lines.is_empty() {
+        if mapping_of(profile, frame).is_some_and(|id| profile.is_left_unnamed(id)) {
+            return Vec::new();
+        }
         let name = names::of_line(profile, location, None);
         return vec![(named(names::clean_owned(name)), None)];
     }
@@ -468,10 +519,10 @@ fn named(name: Cow<'_, str>) -> FunctionEntry<'_> {
 }
 
 /// The mapping that a frame shows: markers and run-time code have none.
-fn mapping_of(profile: &Profile, frame: Frame) -> Option<&Mapping> {
+fn mapping_of(profile: &Profile, frame: Frame) -> Option<MappingId> {
     let location = profile.location_at(frame?);
     match location.kind {
-        FrameKind::User | FrameKind::Kernel => location.mapping.map(|id| profile.mapping_at(id)),
+        FrameKind::User | FrameKind::Kernel => location.mapping,
         FrameKind::Jit | FrameKind::Marker => None,
     }
 }
@@ -479,15 +530,15 @@ fn mapping_of(profile: &Profile, frame: Frame) -> Option<&Mapping> {
 /// Every mapping that a frame lies in, and what is profiled as a whole. Never none: readers
 /// would make one up and complain.
 fn mappings_of<'a>(profile: &'a Profile, frames: &[Frame]) -> Vec<MappingEntry<'a>> {
-    let whole = profile
-        .mappings()
-        .iter()
-        .filter(|mapping| matches!(mapping.kind, MappingKind::Main | MappingKind::Host));
+    let whole = profile.mapping_ids().filter(|id| {
+        let kind = profile.mapping_at(*id).kind;
+        matches!(kind, MappingKind::Main | MappingKind::Host)
+    });
     let mut mappings: Vec<MappingEntry<'a>> = frames
         .iter()
         .filter_map(|frame| mapping_of(profile, *frame))
         .chain(whole)
-        .map(|mapping| mapping_entry(profile, mapping))
+        .map(|id| mapping_entry(profile, id))
         .collect();
     if mappings.is_empty() {
         mappings.push(MappingEntry {
@@ -497,12 +548,14 @@ fn mappings_of<'a>(profile: &'a Profile, frames: &[Frame]) -> Vec<MappingEntry<'
             limit: 0,
             file_offset: 0,
             build_id: Cow::Borrowed(""),
+            naming: Naming::Done,
         });
     }
     mappings
 }
 
-fn mapping_entry<'a>(profile: &'a Profile, mapping: &Mapping) -> MappingEntry<'a> {
+fn mapping_entry(profile: &Profile, id: MappingId) -> MappingEntry<'_> {
+    let mapping = profile.mapping_at(id);
     let path = names::clean(names::without_deleted(profile.text(mapping.path)));
     MappingEntry {
         rank: match mapping.kind {
@@ -520,6 +573,11 @@ fn mapping_entry<'a>(profile: &'a Profile, mapping: &Mapping) -> MappingEntry<'a
         limit: mapping.limit,
         file_offset: mapping.file_offset,
         build_id: names::clean(profile.text(mapping.build_id)),
+        naming: if profile.is_left_unnamed(id) {
+            Naming::Left
+        } else {
+            Naming::Done
+        },
     }
 }
 
@@ -529,9 +587,12 @@ fn texts<'a>(
     samples: &'a SampleTable<'_>,
     places: &'a Places<'_>,
 ) -> Table<Cow<'a, str>> {
-    let types = [profile.event_type, profile.period_type]
+    let types = [&profile.event_type, &profile.period_type]
         .into_iter()
-        .flat_map(|value| [value.kind, value.unit]);
+        .flat_map(|value| [&*value.kind, &*value.unit]);
+    let hints = &profile.hints;
+    let hints = [&hints.drop_frames, &hints.keep_frames, &hints.doc_url];
+    let hints = hints.map(|text| names::clean(text));
     let labels = samples
         .labels
         .items()
@@ -550,7 +611,7 @@ fn texts<'a>(
         .chain(mappings)
         .chain(functions)
         .map(Cow::Borrowed);
-    Table::new(borrowed.chain(comments(profile)), 0)
+    Table::new(borrowed.chain(comments(profile)).chain(hints), 0)
 }
 
 /// The comments, as they stand in the file.
@@ -576,7 +637,7 @@ fn signed(number: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::{MappingId, StringId};
+    use crate::profile::{Mapping, StringId};
 
     fn mapping(profile: &mut Profile, kind: MappingKind, path: &str) -> MappingId {
         let path = profile.string(path);

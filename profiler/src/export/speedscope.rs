@@ -116,7 +116,7 @@ fn frame<'a>(function: &'a Function<'_>) -> Frame<'a> {
 
 impl Sampled<'_> {
     fn new(profile: &Profile, name: String) -> Self {
-        let unit = profile.period_type.unit;
+        let unit = &*profile.weight_type().unit;
         Self {
             r#type: "sampled",
             name,
@@ -141,7 +141,7 @@ fn sampled<'a>(profile: &Profile, stacks: &'a [Vec<usize>], track: &Track<'_>) -
         let count = events
             .iter()
             .fold(0_u64, |sum, event| sum.saturating_add(event.count));
-        let weight = count.saturating_mul(profile.period);
+        let weight = profile.weight(count);
         sampled.samples.push(&stacks[events[0].stack]);
         sampled.weights.push(weight);
         sampled.end = sampled.end.saturating_add(weight);

@@ -9,11 +9,9 @@ use inferno::flamegraph::{self, Direction, Options, Palette, color::MultiPalette
 use super::{
     about,
     flame::{Flame, Growth, Root},
-    folded,
+    folded, names,
 };
 use crate::profile::Profile;
-
-const TITLE: &str = "CPU flame graph";
 
 /// Writes the profile as a flame graph.
 ///
@@ -21,7 +19,7 @@ const TITLE: &str = "CPU flame graph";
 /// What `out` refused.
 pub fn write(profile: &Profile, flame: Flame, out: &mut dyn Write) -> io::Result<()> {
     let stacks = folded::stacks(profile);
-    let title = title(profile);
+    let title = about::named(profile, "flame graph");
     if stacks.is_empty() {
         return write_empty(&title, out);
     }
@@ -49,7 +47,7 @@ pub fn write(profile: &Profile, flame: Flame, out: &mut dyn Write) -> io::Result
 fn options(profile: &Profile, flame: Flame, title: String) -> Options<'static> {
     let mut options = Options::default();
     options.title = title;
-    profile.event_type.kind.clone_into(&mut options.count_name);
+    options.count_name = names::clean(about::counted(&profile.event_type)).into_owned();
     // The one palette that knows all our suffixes: kernel orange, inlined aqua, run-time code
     // green. It has C++ and Rust yellow, and the rest red.
     options.colors = Palette::Multi(MultiPalette::Java);
@@ -62,14 +60,6 @@ fn options(profile: &Profile, flame: Flame, title: String) -> Options<'static> {
         Growth::Down => Direction::Inverted,
     };
     options
-}
-
-/// What it is, and of what.
-fn title(profile: &Profile) -> String {
-    match about::target(profile) {
-        Some(target) => format!("{TITLE}: {target}"),
-        None => TITLE.to_owned(),
-    }
 }
 
 /// A picture that says that there is nothing to draw.
@@ -169,5 +159,16 @@ mod tests {
         let svg = drawn(&profile);
         assert!(svg.contains("<title>a [31m&lt;&amp;&gt; (1 samples, 100.00%)</title>"));
         assert!(!svg.contains(['\u{1b}', '\u{0}', '\u{ffff}']));
+        let mut profile = Profile::counting(crate::profile::ValueType {
+            kind: "a<b>\0".into(),
+            unit: "c<d>\u{1b}".into(),
+        });
+        add(&mut profile, &["main"], 7);
+        let svg = drawn(&profile);
+        assert!(
+            svg.contains("<title>main (7 c&lt;d&gt;, 100.00%)</title>"),
+            "{svg}"
+        );
+        assert!(svg.contains(">a&lt;b&gt; flame graph</text>"), "{svg}");
     }
 }

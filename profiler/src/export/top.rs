@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{about, frames::Frames, names};
-use crate::profile::Profile;
+use crate::profile::{Profile, Values};
 
 /// Columns are as wide as their longest entry, but for what is longer than these.
 const MOST_NAME: usize = 64;
@@ -45,11 +45,7 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, "# {comment}")?;
         }
     }
-    writeln!(
-        out,
-        "# {total} {}, one every {} {} of {}",
-        profile.event_type.kind, profile.period, profile.period_type.unit, profile.period_type.kind
-    )?;
+    write_counted(profile, out)?;
     let frames = Frames::of(profile);
     let rows = rows(profile, &frames);
     let width =
@@ -74,6 +70,21 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// What the numbers are, and what they stand for.
+fn write_counted(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
+    let [event, of] = [&profile.event_type, &profile.period_type];
+    let counted = names::clean(about::counted(event));
+    write!(out, "# {} {counted}", profile.total())?;
+    match profile.values {
+        Values::CountAndPeriod => {
+            let (unit, kind) = (names::clean(&of.unit), names::clean(&of.kind));
+            writeln!(out, ", one every {} {unit} of {kind}", profile.period)
+        }
+        Values::CountAlone if counted == event.kind => writeln!(out),
+        Values::CountAlone => writeln!(out, " of {}", names::clean(&event.kind)),
+    }
 }
 
 impl Row {

@@ -229,7 +229,7 @@ fn laid_out<'a>(profile: &'a Profile, numbers: &Numbers<'_>) -> Vec<Track<'a>> {
                     stack,
                     count,
                 };
-                time_ns = time_ns.saturating_add(count.saturating_mul(profile.period));
+                time_ns = time_ns.saturating_add(profile.weight(count));
                 event
             });
             Track {
@@ -253,7 +253,7 @@ fn comm_of<'a>(profile: &'a Profile, sample: &Sample<'_>) -> &'a str {
 
 /// The number of a label that is to be seen.
 fn number(profile: &Profile, sample: &Sample<'_>, key: LabelKey) -> Option<i64> {
-    if !profile.shown_labels.contains(&key) {
+    if !profile.shows(key) {
         return None;
     }
     sample.labels.iter().find_map(|label| match label {

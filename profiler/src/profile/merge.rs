@@ -1,7 +1,8 @@
 //! One profile out of two.
 
 use super::{
-    FrameKind, Function, Identity, Label, LabelValue, Line, LocationId, Mapping, Profile, StringId,
+    FrameKind, Function, Identity, Label, LabelKey, LabelValue, Line, LocationId, Mapping,
+    MappingId, Profile, StringId,
 };
 
 /// A line by what it says: name, linker's name and file; start line, line and column.
@@ -15,9 +16,17 @@ impl Profile {
     /// comments, it does not matter which of the two is merged into which.
     pub fn merge(&mut self, other: &Self) {
         self.identify_made();
+        // What is profiled as a whole counts, although no code of it may have been met.
+        for id in other.mapping_ids() {
+            self.adopt_mapping(other, id);
+        }
+        let is_told = other.told();
         let locations: Vec<LocationId> = other
             .location_ids()
-            .map(|id| self.adopt(other, id))
+            .map(|id| match is_told[id.index()] {
+                true => self.adopt_told(other, id),
+                false => self.adopt(other, id),
+            })
             .collect();
         for sample in other.samples() {
             let stack: Vec<LocationId> = sample
@@ -28,7 +37,7 @@ impl Profile {
             let labels: Vec<Label> = sample
                 .labels
                 .iter()
-                .map(|(key, value)| (*key, self.adopt_label(other, *value)))
+                .map(|(key, value)| (self.adopt_key(other, *key), self.adopt_label(other, *value)))
                 .collect();
             self.add(&stack, &labels, sample.count);
         }
@@ -43,6 +52,9 @@ impl Profile {
                 self.comments.push(comment.clone());
             }
         }
+        if self.hints < other.hints {
+            self.hints = other.hints.clone();
+        }
         for key in &other.shown_labels {
             if !self.shown_labels.contains(key) {
                 self.shown_labels.push(*key);
@@ -54,8 +66,10 @@ impl Profile {
     fn identify_made(&mut self) {
         let locations = &self.locations;
         let is_named = |id: LocationId| !locations[id.index()].lines.is_empty();
-        self.location_ids
-            .retain(|(kind, ..), id| *kind != FrameKind::Jit || !is_named(*id));
+        self.location_ids.retain(|(kind, .., identity), id| {
+            let is_told = matches!(identity, Identity::Lines(_));
+            is_told || *kind != FrameKind::Jit || !is_named(*id)
+        });
         for id in self.location_ids() {
             let location = self.location_at(id);
             if let (FrameKind::Jit, Some(line)) = (location.kind, location.lines.last()) {
@@ -66,17 +80,43 @@ impl Profile {
         }
     }
 
+    /// Which locations are as a file told them.
+    fn told(&self) -> Vec<bool> {
+        let mut is_told = vec![false; self.locations.len()];
+        for ((.., identity), id) in &self.location_ids {
+            is_told[id.index()] = matches!(identity, Identity::Lines(_));
+        }
+        is_told
+    }
+
+    fn adopt_told(&mut self, other: &Self, id: LocationId) -> LocationId {
+        let theirs = other.location_at(id).clone();
+        let lines = theirs.lines.iter();
+        let told = super::Location {
+            mapping: theirs.mapping.map(|id| self.adopt_mapping(other, id)),
+            lines: lines.map(|line| self.adopt_line(other, *line)).collect(),
+            ..theirs
+        };
+        self.told_location(told)
+    }
+
+    fn adopt_mapping(&mut self, other: &Self, id: MappingId) -> MappingId {
+        let theirs = *other.mapping_at(id);
+        let mapping = Mapping {
+            path: self.adopt_text(other, theirs.path),
+            build_id: self.adopt_text(other, theirs.build_id),
+            ..theirs
+        };
+        let ours = self.mapping(mapping);
+        if other.is_left_unnamed(id) {
+            self.leave_unnamed(ours);
+        }
+        ours
+    }
+
     fn adopt(&mut self, other: &Self, id: LocationId) -> LocationId {
         let location = other.location_at(id);
-        let mapping = location.mapping.map(|id| {
-            let theirs = *other.mapping_at(id);
-            let mapping = Mapping {
-                path: self.adopt_text(other, theirs.path),
-                build_id: self.adopt_text(other, theirs.build_id),
-                ..theirs
-            };
-            self.mapping(mapping)
-        });
+        let mapping = location.mapping.map(|id| self.adopt_mapping(other, id));
         let identity = match (location.kind, location.lines.last()) {
             (FrameKind::Marker, Some(line)) => {
                 Identity::Words(self.adopt_text(other, other.function_at(line.function).name))
@@ -124,6 +164,13 @@ impl Profile {
         Line {
             function: self.function(function),
             ..line
+        }
+    }
+
+    fn adopt_key(&mut self, other: &Self, key: LabelKey) -> LabelKey {
+        match key {
+            LabelKey::Foreign(name) => LabelKey::Foreign(self.adopt_text(other, name)),
+            own => own,
         }
     }
 

@@ -1,8 +1,9 @@
 //! The profile in memory: pprof's own model, interned, with 32-bit handles.
 //!
 //! In: recorded samples ([`Profile::location`], [`Profile::add`]), and later the lines that
-//! `symbolize` finds. Out: formats read it in `export`. It imports no format and no kernel type.
-//! Formats live at the rim; text is never an intermediate form.
+//! `symbolize` finds; or what `import` read, places with their lines ([`Profile::told_location`]).
+//! Out: formats read it in `export`. It imports no format and no kernel type. Formats live at the
+//! rim; text is never an intermediate form.
 //!
 //! Source of the words: `proto/profile.proto` of github.com/google/pprof.
 
@@ -10,9 +11,9 @@ mod merge;
 mod summary;
 mod timeline;
 
-use std::hash::Hash;
+use std::{borrow::Cow, hash::Hash};
 
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 
 pub use summary::{Hot, hottest};
 pub use timeline::{MOST_MOMENTS, Moment, Thread, Timeline};
@@ -56,12 +57,33 @@ handle!(
 );
 
 /// A kind of value and its unit, such as `cpu` in `nanoseconds`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ValueType {
-    /// What is counted, in lower case without a dash.
-    pub kind: &'static str,
+    /// What is counted. In our own profiles in lower case without a dash.
+    pub kind: Cow<'static, str>,
     /// Its unit: `count`, `nanoseconds`, `bytes`.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
+}
+
+/// What follows from a sample's count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Values {
+    /// Two values: the count, and the count times the period, in the period's type. Every
+    /// recording is like that.
+    CountAndPeriod,
+    /// One value, which is the count: bytes of a heap profile, or what folded text counts.
+    CountAlone,
+}
+
+/// What pprof's own reader is told of a profile, as texts. It means nothing to other formats.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Hints {
+    /// Regular expression of frames to drop, with all they call.
+    pub drop_frames: String,
+    /// Regular expression of frames to keep although they match `drop_frames`.
+    pub keep_frames: String,
+    /// Absolute URL of a page about the profile.
+    pub doc_url: String,
 }
 
 /// What a mapping's code is.
@@ -140,7 +162,7 @@ pub struct Location {
     pub mapping: Option<MappingId>,
     /// Runtime address: of the instruction itself, so a return address less one. 0 for markers.
     pub address: u64,
-    /// Never empty in a finished profile: `symbolize` fills it, with a stand-in if need be.
+    /// Never empty in a finished recording: `symbolize` fills it, with a stand-in if need be.
     pub lines: Vec<Line>,
 }
 
@@ -149,11 +171,11 @@ pub struct Location {
 pub enum LabelValue {
     /// Text.
     Text(StringId),
-    /// A number and its unit. The unit is never empty: pprof drops a 0 without one.
+    /// A number and its unit. In a recording the unit is never empty: pprof drops a 0 without one.
     Number(i64, StringId),
 }
 
-/// The label keys that a recording knows.
+/// The label keys that a recording knows, and those of others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LabelKey {
     /// Name of the thread.
@@ -170,10 +192,12 @@ pub enum LabelKey {
     Container,
     /// Name and id of the thread in one text, to group by.
     Thread,
+    /// A key that is none of ours, from a file that was read.
+    Foreign(StringId),
 }
 
 impl LabelKey {
-    /// Every key.
+    /// Every key of ours.
     pub const ALL: [Self; 7] = [
         Self::Comm,
         Self::Pid,
@@ -184,17 +208,18 @@ impl LabelKey {
         Self::Thread,
     ];
 
-    /// The key as it stands in files and on the command line.
+    /// The key as it stands in files and on the command line, if it is one of ours.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub const fn own_name(self) -> Option<&'static str> {
         match self {
-            Self::Comm => "comm",
-            Self::Pid => "pid",
-            Self::Tid => "tid",
-            Self::Cpu => "cpu",
-            Self::Cgroup => "cgroup",
-            Self::Container => "container",
-            Self::Thread => "thread",
+            Self::Comm => Some("comm"),
+            Self::Pid => Some("pid"),
+            Self::Tid => Some("tid"),
+            Self::Cpu => Some("cpu"),
+            Self::Cgroup => Some("cgroup"),
+            Self::Container => Some("container"),
+            Self::Thread => Some("thread"),
+            Self::Foreign(_) => None,
         }
     }
 }
@@ -214,6 +239,8 @@ enum Identity {
     Made(u32),
     /// The function of code made at run time, once it is known.
     Function(FunctionId),
+    /// The lines that a file tells of it, by their number.
+    Lines(u32),
 }
 
 /// Some events with the same stack and the same labels.
@@ -221,8 +248,8 @@ enum Identity {
 pub struct Sample<'a> {
     /// Innermost first.
     pub stack: &'a [LocationId],
-    /// One value a key at most, sorted by key. Always holds the comm; formats show the keys in
-    /// [`Profile::shown_labels`].
+    /// Sorted by key. Of a recording they always hold the comm, and one value a key at most;
+    /// formats show those that [`Profile::shows`].
     pub labels: &'a [Label],
     /// How many events.
     pub count: u64,
@@ -230,7 +257,7 @@ pub struct Sample<'a> {
 
 /// A profile.
 ///
-/// A sample's values follow from its count: the count itself, and the count times the period.
+/// A sample's values follow from its count: see [`Values`].
 #[derive(Clone, Debug)]
 pub struct Profile {
     /// What one event is, such as `samples` in `count`.
@@ -239,17 +266,25 @@ pub struct Profile {
     pub period_type: ValueType,
     /// The period: how much of `period_type` one event stands for.
     pub period: u64,
+    /// What follows from a sample's count.
+    pub values: Values,
     /// Start, in nanoseconds since the epoch.
     pub time_ns: u64,
     /// Length of the recording in nanoseconds.
     pub duration_ns: u64,
     /// Free text. A comment that starts with `#` is shown on request only.
     pub comments: Vec<String>,
-    /// The labels that formats with labels write.
+    /// The labels of ours that formats with labels write.
     pub shown_labels: Vec<LabelKey>,
+    /// What pprof's own reader is told.
+    pub hints: Hints,
     strings: Interner<String>,
     functions: Interner<Function>,
     mappings: Interner<Mapping>,
+    /// Mappings whose code is left to whoever reads the file to name.
+    unnamed: HashSet<MappingId>,
+    /// Lines that tell locations apart.
+    line_sets: Interner<Vec<Line>>,
     locations: Vec<Location>,
     location_ids: HashMap<(FrameKind, Option<MappingId>, u64, Identity), LocationId>,
     /// Events by labels, then by stack.
@@ -259,13 +294,13 @@ pub struct Profile {
 
 /// On-CPU samples by a clock: what Go's CPU profiles have, so that both can be compared.
 pub const SAMPLES_COUNT: ValueType = ValueType {
-    kind: "samples",
-    unit: "count",
+    kind: Cow::Borrowed("samples"),
+    unit: Cow::Borrowed("count"),
 };
 /// Time on a CPU.
 pub const CPU_NANOSECONDS: ValueType = ValueType {
-    kind: "cpu",
-    unit: "nanoseconds",
+    kind: Cow::Borrowed("cpu"),
+    unit: Cow::Borrowed("nanoseconds"),
 };
 
 impl Profile {
@@ -278,17 +313,65 @@ impl Profile {
             event_type: SAMPLES_COUNT,
             period_type: CPU_NANOSECONDS,
             period: period_ns,
+            values: Values::CountAndPeriod,
             time_ns: 0,
             duration_ns: 0,
             comments: Vec::new(),
             shown_labels: Vec::new(),
+            hints: Hints::default(),
             strings,
             functions: Interner::default(),
             mappings: Interner::default(),
+            unnamed: HashSet::default(),
+            line_sets: Interner::default(),
             locations: Vec::new(),
             location_ids: HashMap::default(),
             samples: HashMap::default(),
             timeline: None,
+        }
+    }
+
+    /// An empty profile whose samples have one value of this type. No period is known.
+    #[must_use]
+    pub fn counting(event_type: ValueType) -> Self {
+        Self {
+            event_type,
+            period_type: ValueType::default(),
+            values: Values::CountAlone,
+            ..Self::cpu(0)
+        }
+    }
+
+    /// What the last value of a sample is: that which the widths in a graph stand for.
+    #[must_use]
+    pub fn weight_type(&self) -> &ValueType {
+        match self.values {
+            Values::CountAndPeriod => &self.period_type,
+            Values::CountAlone => &self.event_type,
+        }
+    }
+
+    /// The last value of a sample with this count. What does not fit is as large as can be.
+    #[must_use]
+    pub fn weight(&self, count: u64) -> u64 {
+        match self.values {
+            Values::CountAndPeriod => count.saturating_mul(self.period),
+            Values::CountAlone => count,
+        }
+    }
+
+    /// Whether formats with labels write this one. What others labelled was meant to be seen.
+    #[must_use]
+    pub fn shows(&self, key: LabelKey) -> bool {
+        matches!(key, LabelKey::Foreign(_)) || self.shown_labels.contains(&key)
+    }
+
+    /// A label's key as it stands in files.
+    #[must_use]
+    pub fn key_name(&self, key: LabelKey) -> &str {
+        match key {
+            LabelKey::Foreign(name) => self.text(name),
+            own => own.own_name().expect("only foreign keys have none"),
         }
     }
 
@@ -329,6 +412,27 @@ impl Profile {
     /// The handle of code that was made at run time: one for each address and number.
     pub fn made_location(&mut self, address: u64, number: u32) -> LocationId {
         self.location_keyed(FrameKind::Jit, None, address, Identity::Made(number))
+    }
+
+    /// The handle of a place as a file tells it. What differs in its lines is another place: many
+    /// files have no addresses.
+    pub fn told_location(&mut self, told: Location) -> LocationId {
+        let identity = Identity::Lines(self.line_sets.intern(told.lines.clone()));
+        let id = self.location_keyed(told.kind, told.mapping, told.address, identity);
+        self.locations[id.index()].lines = told.lines;
+        id
+    }
+
+    /// Leaves the code of a mapping that has no name to whoever reads the file, who may have the
+    /// object. Formats that nobody adds names to have a stand-in.
+    pub fn leave_unnamed(&mut self, mapping: MappingId) {
+        self.unnamed.insert(mapping);
+    }
+
+    /// Whether a mapping's code is left to others to name.
+    #[must_use]
+    pub fn is_left_unnamed(&self, mapping: MappingId) -> bool {
+        self.unnamed.contains(&mapping)
     }
 
     /// The handle of a frame that only says something, such as why a stack was cut.
@@ -438,6 +542,12 @@ impl Profile {
     pub fn location_ids(&self) -> impl Iterator<Item = LocationId> + use<> {
         (0..u32::try_from(self.locations.len()).expect("fewer than 2^32 locations fit in memory"))
             .map(LocationId)
+    }
+
+    /// A mapping with its handle.
+    pub fn mapping_ids(&self) -> impl Iterator<Item = MappingId> + use<> {
+        let count = u32::try_from(self.mappings.items.len());
+        (0..count.expect("fewer than 2^32 mappings fit in memory")).map(MappingId)
     }
 
     /// The location with this handle.

@@ -51,10 +51,12 @@ impl Labeller {
         for i in 0..self.shown.len() {
             let key = self.shown[i];
             let number = |profile: &mut Profile, value: u32| {
-                LabelValue::Number(i64::from(value), profile.string(key.name()))
+                let unit = key.own_name().unwrap_or_default();
+                LabelValue::Number(i64::from(value), profile.string(unit))
             };
             let value = match key {
-                LabelKey::Comm => continue,
+                // The comm stands there already, and no recording knows the keys of others.
+                LabelKey::Comm | LabelKey::Foreign(_) => continue,
                 LabelKey::Pid => number(profile, sample.pid.0),
                 LabelKey::Tid => number(profile, sample.tid.0),
                 LabelKey::Cpu => number(profile, sample.cpu),

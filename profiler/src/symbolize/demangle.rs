@@ -9,7 +9,7 @@ const MOST_BYTES: usize = 16 << 10;
 const LINKAGE: &str = "@plt";
 
 /// The readable form of a mangled name; `None` for a name that is not mangled.
-pub(super) fn readable(raw: &str) -> Option<String> {
+pub(crate) fn readable(raw: &str) -> Option<String> {
     if raw.len() > MOST_BYTES {
         return None;
     }

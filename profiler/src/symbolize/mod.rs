@@ -16,6 +16,7 @@ mod symbols;
 use std::collections::BTreeMap;
 
 pub use self::object::{Holds, holds};
+pub(crate) use demangle::readable;
 pub use kernel::{KERNEL_NAME, KernelNames};
 
 use self::dwarf::Frame;
@@ -222,7 +223,7 @@ pub fn functions_at(object: &Object, addresses: &[ElfAddr], settings: Settings) 
     let named = |frame: &Frame| {
         let raw = frame.name.as_deref().unwrap_or_default();
         Named {
-            name: demangle::readable(raw).unwrap_or_else(|| raw.to_owned()),
+            name: readable(raw).unwrap_or_else(|| raw.to_owned()),
             file: frame.place.file.clone(),
             line: frame.place.line,
             column: frame.place.column,
@@ -240,7 +241,7 @@ pub fn functions_at(object: &Object, addresses: &[ElfAddr], settings: Settings) 
 /// A line of a location, with a readable name.
 fn line(profile: &mut Profile, frame: &Frame) -> Line {
     let raw = frame.name.as_deref().unwrap_or("[unknown]");
-    let readable = demangle::readable(raw);
+    let readable = readable(raw);
     let name = profile.string(readable.as_deref().unwrap_or(raw));
     let system_name = match readable {
         Some(_) => profile.string(raw),

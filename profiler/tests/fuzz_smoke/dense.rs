@@ -3,6 +3,9 @@
 /// Bytes of each input.
 const BYTES: usize = 512 << 10;
 
+/// Bytes of each input that is read and written twice.
+const FEWER_BYTES: usize = BYTES / 8;
+
 /// The costly inputs of one target.
 pub(crate) fn inputs(target: &str) -> Vec<Vec<u8>> {
     match target {
@@ -20,6 +23,21 @@ pub(crate) fn inputs(target: &str) -> Vec<Vec<u8>> {
             vec![b'1'; BYTES],
         ],
         "jitdump" => vec![jitdump_loads(), jitdump_moves()],
+        "pprof_file" => vec![
+            pprof_places(),
+            pprof_samples(),
+            [pprof_head(), [0x32, 0].repeat(FEWER_BYTES / 2)].concat(),
+        ],
+        "folded_text" => vec![
+            folded_lines(),
+            [b"a;".repeat(FEWER_BYTES / 2), b"a 1\n".to_vec()].concat(),
+            [
+                b"a;".to_vec(),
+                b"a_[i];".repeat(FEWER_BYTES / 6),
+                b"a 1\n".to_vec(),
+            ]
+            .concat(),
+        ],
         "rule_word" => vec![1_u64.to_le_bytes().repeat(BYTES / 64)],
         _ => Vec::new(),
     }
@@ -226,4 +244,62 @@ fn jitdump_moves() -> Vec<u8> {
         jitdump_record(&mut bytes, 1, &longs.concat());
     }
     bytes
+}
+
+/// A field of a pprof message, shorter than 128 bytes.
+fn pprof_field(message: &mut Vec<u8>, tag: u8, bytes: &[u8]) {
+    message.extend([tag << 3 | 2, bytes.len() as u8]);
+    message.extend(bytes);
+}
+
+/// A number as three bytes of seven bits.
+fn three_bytes(number: usize) -> [u8; 3] {
+    [number | 0x80, number >> 7 | 0x80, number >> 14 & 0x7f].map(|byte| byte as u8)
+}
+
+/// The empty text, and one type of values.
+fn pprof_head() -> Vec<u8> {
+    let mut message = Vec::new();
+    pprof_field(&mut message, 6, b"");
+    pprof_field(&mut message, 1, &[]);
+    message
+}
+
+/// Places that differ in their address alone, and a sample at each.
+fn pprof_places() -> Vec<u8> {
+    let mut message = pprof_head();
+    for number in 1.. {
+        if message.len() >= FEWER_BYTES {
+            break;
+        }
+        let id = three_bytes(number);
+        pprof_field(&mut message, 4, &[&[8], &id[..], &[24], &id[..]].concat());
+        pprof_field(&mut message, 2, &[&[8], &id[..], &[16, 1]].concat());
+    }
+    message
+}
+
+/// Samples that differ in a label.
+fn pprof_samples() -> Vec<u8> {
+    let mut message = pprof_head();
+    for number in 1.. {
+        if message.len() >= FEWER_BYTES {
+            break;
+        }
+        let label = [&[26, 4, 24], &three_bytes(number)[..], &[16, 1]].concat();
+        pprof_field(&mut message, 2, &label);
+    }
+    message
+}
+
+/// The shortest lines that differ, each with a frame of its own.
+fn folded_lines() -> Vec<u8> {
+    let mut text = Vec::new();
+    for number in 0.. {
+        if text.len() >= FEWER_BYTES {
+            break;
+        }
+        text.extend(format!("{number:x} 1\n").into_bytes());
+    }
+    text
 }

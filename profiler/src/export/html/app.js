@@ -36,7 +36,7 @@ class App {
   fillHeader() {
     const { about } = this.profile;
     $('title').textContent = about.title;
-    const facts = [[count(about.total), about.event]];
+    const facts = [[this.amount(about.total), about.event]];
     if (about.unit === 'nanoseconds' && about.period > 0) {
       facts.push([`${+(1e9 / about.period).toFixed(1)}`, 'Hz']);
       facts.push([seconds(about.total * about.period), about.kind]);
@@ -113,7 +113,7 @@ class App {
     $('table').hidden = !isTable;
     $('graph').hidden = isTable || isEmpty;
     $('empty').hidden = !isEmpty;
-    $('empty').textContent = this.profile.about.total > 0 ? 'No samples have these labels.' : 'No samples: nothing ran while this was recorded.';
+    $('empty').textContent = this.profile.about.total > 0 ? 'No samples have these labels.' : this.profile.about.period > 0 ? 'No samples: nothing ran while this was recorded.' : 'No samples.';
     const press = (id, is) => $(id).setAttribute('aria-pressed', is);
     press('view-graph', !isTable);
     press('view-table', isTable);
@@ -228,7 +228,7 @@ class App {
     const code = this.profile.functions[row.function];
     const line = element('tr', null);
     for (const number of [row.self, row.total]) {
-      line.append(element('td', count(number), { class: 'number' }), element('td', percent(number, total), { class: 'number' }));
+      line.append(element('td', this.amount(number), { class: 'number' }), element('td', percent(number, total), { class: 'number' }));
     }
     const name = element('td', null, { class: 'name' });
     const dot = element('span', null, { class: 'dot', title: KINDS[row.kind] });
@@ -247,7 +247,14 @@ class App {
   }
 
   share(part) {
-    return `${count(part)} · ${percent(part, this.total)}`;
+    return `${this.amount(part)} · ${percent(part, this.total)}`;
+  }
+
+  // A number of what is counted. What stands for nothing but itself is told in its unit.
+  amount(number) {
+    const { unit, period } = this.profile.about;
+    if (period > 0) return count(number);
+    return { nanoseconds: seconds, bytes }[unit]?.(number) ?? count(number);
   }
 
   // ---- search
@@ -478,6 +485,11 @@ class App {
 function seconds(nanoseconds) {
   const value = nanoseconds / 1e9;
   return value < 1 ? `${+(value * 1000).toPrecision(3)} ms` : `${+value.toPrecision(4)} s`;
+}
+
+function bytes(number) {
+  const scale = Math.min(4, Math.max(0, Math.floor(Math.log2(number) / 10)));
+  return `${+(number / 1024 ** scale).toPrecision(4)} ${['B', 'KiB', 'MiB', 'GiB', 'TiB'][scale]}`;
 }
 
 addEventListener('DOMContentLoaded', () => {

@@ -1,6 +1,9 @@
 //! The stacks of each group of samples as a tree of frames, in the fewest numbers.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde::Serialize;
 
@@ -32,17 +35,13 @@ pub(super) fn of<'a>(
     profile: &'a Profile,
     frames: &Frames<'_>,
     numbers: &[usize],
-) -> (Vec<&'a str>, Vec<Group<'a>>) {
-    // The comm is known whether shown or not, and other formats start each stack with it.
-    let keys: Vec<LabelKey> = LabelKey::ALL
-        .into_iter()
-        .filter(|key| *key == LabelKey::Comm || profile.shown_labels.contains(key))
-        .collect();
+) -> (Vec<Cow<'a, str>>, Vec<Group<'a>>) {
+    let keys = keys(profile);
     let mut groups: BTreeMap<Vec<Value<'a>>, BTreeMap<Vec<usize>, u64>> = BTreeMap::new();
     for sample in profile.samples().filter(|sample| sample.count > 0) {
         let labels = keys
             .iter()
-            .map(|key| value(profile, &sample, *key))
+            .map(|(_, key)| value(profile, &sample, *key))
             .collect();
         let stack = frames.of_stack(sample.stack);
         let stack = stack.into_iter().map(|frame| numbers[frame]).collect();
@@ -54,9 +53,28 @@ pub(super) fn of<'a>(
         tree: tree(&stacks),
     });
     (
-        keys.into_iter().map(LabelKey::name).collect(),
+        keys.iter().map(|(name, _)| name.clone()).collect(),
         groups.collect(),
     )
+}
+
+/// The labels to choose by, with their names. The comm is known whether shown or not, and other
+/// formats start each stack with it. Numbers of others tell sizes, not who it was.
+fn keys(profile: &Profile) -> Vec<(Cow<'_, str>, LabelKey)> {
+    let own = LabelKey::ALL
+        .into_iter()
+        .filter(|key| *key == LabelKey::Comm || profile.shows(*key))
+        .map(|key| (Cow::Borrowed(profile.key_name(key)), key));
+    let labels = profile.samples().flat_map(|sample| sample.labels);
+    let foreign: BTreeSet<(Cow<'_, str>, LabelKey)> = labels
+        .filter_map(|label| match label {
+            (LabelKey::Foreign(name), LabelValue::Text(_)) => {
+                Some((names::clean(profile.text(*name)), label.0))
+            }
+            _ => None,
+        })
+        .collect();
+    own.chain(foreign).collect()
 }
 
 fn value<'a>(profile: &'a Profile, sample: &Sample<'_>, wanted: LabelKey) -> Value<'a> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::Destination;
-use crate::error::Explain;
+use crate::error::{Explain, kernel_words};
 
 /// Why an output could not be opened or written.
 #[derive(Debug, thiserror::Error)]
@@ -215,15 +215,4 @@ fn spare_name(path: &Path) -> PathBuf {
 /// The same name where anyone may write.
 fn elsewhere(path: &Path) -> PathBuf {
     std::env::temp_dir().join(name_of(path))
-}
-
-/// What the kernel said, in our style: no capital, no number.
-fn kernel_words(error: &io::Error) -> String {
-    let words = error.to_string();
-    let words = words.split(" (os error").next().unwrap_or_default();
-    let mut chars = words.chars();
-    match chars.next() {
-        Some(first) => first.to_lowercase().chain(chars).collect(),
-        None => String::new(),
-    }
 }
