@@ -1,6 +1,7 @@
 //! The command line: the only module that prints or exits.
 
 mod args;
+mod debuginfod;
 mod outputs;
 mod progress;
 mod record;
@@ -10,7 +11,11 @@ mod symbols;
 mod trouble;
 mod unwind;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::Parser;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -51,6 +56,12 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Verb::Unwind(args)) => unwind::run(&args),
     };
     done.unwrap_or_else(|trouble| trouble.report())
+}
+
+/// Says something that is no error.
+fn tell(words: &str) {
+    // When stderr is gone there is nobody left to tell.
+    let _ = writeln!(io::stderr().lock(), "note: {words}");
 }
 
 /// Logs go to stderr: what RUST_LOG asks for, with `--verbose` everything of ours.

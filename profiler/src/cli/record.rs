@@ -1,8 +1,7 @@
 //! The bare form of the command: records and writes.
 
 use std::{
-    fs,
-    io::{self, Write},
+    fs, io,
     process::ExitCode,
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -12,9 +11,10 @@ use rustix::process::Signal;
 
 use super::{
     args::{Frequency, RecordArgs, flame},
+    debuginfod,
     outputs::{Plan, stop_when_stdout_closes},
     progress::Bar,
-    start_log, stop_on_signals, summary,
+    start_log, stop_on_signals, summary, tell,
     trouble::Trouble,
 };
 use crate::{
@@ -49,7 +49,11 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     privilege::check()?;
     let stop = stop_on_signals()?;
     let stdout_closed = plan.uses_stdout().then(|| stop_when_stdout_closes(&stop));
-    let ready = prepare(request(args, &plan))?;
+    let request = Request {
+        debuginfod: debuginfod::open(args.debuginfod.as_ref(), inlines(args))?,
+        ..request(args, &plan)
+    };
+    let ready = prepare(request)?;
     let outputs = plan.open(args, ready.label())?;
     let mut bar = Bar::new(args.seconds.map(|seconds| seconds.0));
     let mut outcome = ready.record(&stop, &mut bar)?;
@@ -76,6 +80,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
         };
         troubles.push(closed.into());
     }
+    let hint = debuginfod::hint(args.debuginfod.as_ref(), outcome.bare_objects);
+    outcome.notes.extend(hint);
     // When stderr is gone there is nobody left to tell.
     let _ = summary::write(&outcome, &mut io::stderr().lock());
     let _ = summary::write_files(&written, &mut io::stderr().lock());
@@ -125,11 +131,7 @@ fn request(args: &RecordArgs, plan: &Plan) -> Request {
         kernel_stacks: stacks(args.no_kernel),
         user_stacks: stacks(args.no_user),
         symbols: symbolize::Settings {
-            inlines: if args.no_inlines {
-                Inlines::Skip
-            } else {
-                Inlines::Resolve
-            },
+            inlines: inlines(args),
             most_bytes: args.max_symbol_memory.0 as u64,
         },
         labels: args
@@ -143,6 +145,15 @@ fn request(args: &RecordArgs, plan: &Plan) -> Request {
         },
         flavour: args.walker.map(Into::into),
         table_bytes: args.max_table_memory.0,
+        debuginfod: None,
+    }
+}
+
+fn inlines(args: &RecordArgs) -> Inlines {
+    if args.no_inlines {
+        Inlines::Skip
+    } else {
+        Inlines::Resolve
     }
 }
 
@@ -259,9 +270,3 @@ fn has_ended(running: &mut Running) -> bool {
 /// How long a command may take to end when asked to.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PATIENCE_STEP: Duration = Duration::from_millis(20);
-
-/// Says something that is no error.
-fn tell(words: &str) {
-    // When stderr is gone there is nobody left to tell.
-    let _ = writeln!(io::stderr().lock(), "note: {words}");
-}

@@ -63,6 +63,7 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode, Trouble> {
         times: Times::LeftOut,
         flavour: args.walker.map(Into::into),
         table_bytes: crate::record::DEFAULT_TABLE_BYTES,
+        debuginfod: None,
     };
     let started = Instant::now();
     let mut outcome = prepare(request)?.record(&stop, &mut Unwatched)?;

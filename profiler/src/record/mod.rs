@@ -29,6 +29,7 @@ pub use labels::LabelSettings;
 
 use crate::{
     bpf::{self, BpfError, Flavour, Stacks},
+    debuginfod::Debuginfod,
     error::Explain,
     jit::JitReport,
     profile::{LabelKey, Profile},
@@ -65,6 +66,8 @@ pub struct Request {
     pub flavour: Option<Flavour>,
     /// Most kernel memory in mapping and unwind tables, in bytes.
     pub table_bytes: usize,
+    /// Where debug information is fetched from; `None` for nowhere.
+    pub debuginfod: Option<Debuginfod>,
 }
 
 /// Whether a profile gets a timeline, for formats that show one.
@@ -104,6 +107,11 @@ impl Stop {
     pub fn is_asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// The end that was asked for has come: what is asked from now on is the end of what follows.
+    fn heed(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// How far a recording is.
@@ -125,6 +133,10 @@ pub trait Watch {
     fn progress(&mut self, _progress: Progress) {}
     /// The sampling is over; names are next.
     fn sampled(&mut self) {}
+    /// So many files with debug information are on their way, and are waited for.
+    fn fetching(&mut self, _left: usize) {}
+    /// Nothing is waited for any more.
+    fn fetched(&mut self) {}
 }
 
 /// A watch that looks away.
@@ -161,6 +173,8 @@ pub struct Outcome {
     pub running: Option<Running>,
     /// What the user should know, one sentence each.
     pub notes: Vec<String>,
+    /// Objects with samples that have no debug information, and a build id by which others may have it.
+    pub bare_objects: usize,
     /// Why code made at run time has no names, the most frames first.
     pub jit: Vec<JitReport>,
 }
@@ -278,6 +292,6 @@ impl Ready {
         session.start(watch)?;
         let end = session.run(stop, watch);
         watch.sampled();
-        session.finish(end)
+        session.finish(end, stop, watch)
     }
 }

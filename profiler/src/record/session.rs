@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::ControlFlow,
     path::PathBuf,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     bpf::{Counts, Sample, Sampler, Settings, Stacks, now_ns},
+    debuginfod::Debuginfod,
     jit::Now,
     object::{ObjectId, Objects},
     process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
@@ -403,7 +405,11 @@ impl Session {
             if let UserPlace::Object(object, _) = place
                 && last.replace(*object) != Some(*object)
             {
-                self.objects.mark_sampled(*object);
+                if self.objects.mark_sampled(*object)
+                    && let Some(debuginfod) = &self.request.debuginfod
+                {
+                    debuginfod.expect(self.objects.get(*object));
+                }
                 self.residency.mark_used(*object);
             }
         }
@@ -442,7 +448,12 @@ impl Session {
     }
 
     /// Stops the clocks, takes the rest, names everything.
-    pub(super) fn finish(mut self, end: End) -> Result<Outcome, RecordError> {
+    pub(super) fn finish(
+        mut self,
+        end: End,
+        stop: &Stop,
+        watch: &mut dyn Watch,
+    ) -> Result<Outcome, RecordError> {
         self.sampler.disable();
         let elapsed = self.clocks_started.elapsed();
         while self.sampler.drain(&mut self.timeline.samples) {}
@@ -464,6 +475,13 @@ impl Session {
         self.collector.add_main(self.targets.main, known);
         // The programs leave the kernel before the slow part.
         drop(self.sampler);
+        if let Some(debuginfod) = &self.request.debuginfod {
+            if end == End::Stopped {
+                stop.heed();
+            }
+            fetch_debug_files(debuginfod, &mut self.objects, stop, watch);
+            notes.extend(debuginfod.report().notes());
+        }
         let known = Known {
             processes: &self.processes,
             objects: &self.objects,
@@ -511,6 +529,7 @@ impl Session {
             end,
             running: self.running,
             notes,
+            bare_objects: symbolized.bare_objects,
             jit,
         })
     }
@@ -546,6 +565,24 @@ impl Session {
         }
         notes
     }
+}
+
+/// Gives objects the debug files that they lack. Whoever wants the profile now asks for the end again.
+fn fetch_debug_files(
+    debuginfod: &Debuginfod,
+    objects: &mut Objects,
+    stop: &Stop,
+    watch: &mut dyn Watch,
+) {
+    debuginfod.supply(objects.sampled_mut(), &mut |left| {
+        watch.fetching(left);
+        if stop.is_asked() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    watch.fetched();
 }
 
 /// How the command ended, if it did and not well.

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 pub use kernel::KernelNames;
 
-use self::dwarf::Frame;
+use self::{dwarf::Frame, object::Told};
 use crate::{
     bpf::KernelSymbols,
     object::{ElfAddr, Object, ObjectId, Objects},
@@ -79,6 +79,8 @@ pub struct Symbolized {
     pub kernel_names: KernelNames,
     /// Addresses whose lines would have taken more memory than symbols may have.
     pub without_lines: usize,
+    /// Objects that have no debug information, and a build id by which others may have it.
+    pub bare_objects: usize,
 }
 
 /// Gives each location its lines. `origins[i]` belongs to the `i`th location; `printed` is what the
@@ -93,7 +95,7 @@ pub fn symbolize(
     let mut named = vec![false; origins.len()];
     let mut by_object: BTreeMap<ObjectId, Vec<(LocationId, u64)>> = BTreeMap::new();
     let mut in_kernel = Vec::new();
-    let mut without_lines = 0;
+    let (mut without_lines, mut bare_objects) = (0, 0);
     for (id, origin) in profile.location_ids().zip(origins) {
         match origin {
             Origin::Object(object, address) => {
@@ -106,7 +108,9 @@ pub fn symbolize(
     }
     for (object, addresses) in by_object {
         let object = objects.get(object);
-        without_lines += symbolize_object(profile, object, &addresses, settings, &mut named);
+        let told = symbolize_object(profile, object, &addresses, settings, &mut named);
+        without_lines += told.too_long;
+        bare_objects += usize::from(told.is_bare);
     }
     let kernel_names = kernel::symbolize(profile, &in_kernel, printed, &mut named);
     name_the_rest(profile, origins, objects);
@@ -114,26 +118,33 @@ pub fn symbolize(
         named,
         kernel_names,
         without_lines,
+        bare_objects,
     }
 }
 
-/// One object at a time: memory is that of one object's symbols. Gives the addresses whose lines would
-/// have taken too much of it.
+/// The build id, in lower-case hex, of a file that would tell more of an object and is not on this
+/// machine: its debug file, or what that shares with others.
+#[must_use]
+pub fn lacking(object: &Object, inlines: Inlines) -> Option<String> {
+    object::lacking(object, object.unchanged_file()?, inlines)
+}
+
+/// One object at a time: memory is that of one object's symbols. Gives what it said beside names.
 fn symbolize_object(
     profile: &mut Profile,
     object: &Object,
     locations: &[(LocationId, u64)],
     settings: Settings,
     named: &mut [bool],
-) -> usize {
+) -> Told {
     let Some(file) = object.unchanged_file() else {
-        return 0;
+        return Told::default();
     };
     let mut addresses: Vec<u64> = locations.iter().map(|(_, address)| *address).collect();
     addresses.sort_unstable();
     addresses.dedup();
     let Some(told) = object::ask(object, file, &addresses, settings) else {
-        return 0;
+        return Told::default();
     };
     for (id, address) in locations {
         let frames = addresses
@@ -147,7 +158,7 @@ fn symbolize_object(
         profile.set_lines(*id, lines);
         named[id.index()] = true;
     }
-    told.too_long
+    told
 }
 
 /// A function that an address lies in.

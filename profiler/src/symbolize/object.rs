@@ -37,15 +37,63 @@ pub(super) struct Told {
     pub(super) frames: Vec<Vec<Frame>>,
     /// Addresses whose lines would take more memory than symbols may have.
     pub(super) too_long: usize,
+    /// Whether it has no debug information, and a build id by which others may have it.
+    pub(super) is_bare: bool,
 }
 
 /// An object while it is asked.
 struct Source<'a> {
-    path: &'a Path,
-    root: Option<&'a crate::object::Root>,
+    object: &'a Object,
     file: &'a File,
     elf: ElfFile,
     limit: Limit,
+}
+
+impl<'a> Source<'a> {
+    fn read(object: &'a Object, file: &'a File, settings: Settings) -> Option<Self> {
+        let kept = file.try_clone().ok()?;
+        let elf = match ElfFile::read(kept) {
+            Ok(elf) => elf,
+            Err(error) => {
+                log::debug!("{}: no symbols: {error}", object.path);
+                return None;
+            }
+        };
+        Some(Self {
+            object,
+            file,
+            elf,
+            // A few pieces are in memory at one time: a unit's entries, its lines, texts.
+            limit: Limit {
+                bytes: settings.most_bytes / 4,
+            },
+        })
+    }
+}
+
+/// The build id of a file that would tell more of an object and is not here: its debug file, or what
+/// that shares with others.
+pub(super) fn lacking(object: &Object, file: &File, inlines: Inlines) -> Option<String> {
+    // What the Go linker leaves out is in no other file.
+    if object.is_go || !object.has_path() {
+        return None;
+    }
+    let settings = Settings {
+        inlines,
+        ..Settings::default()
+    };
+    let source = Source::read(object, file, settings)?;
+    let is_enough = |elf: &ElfFile| match inlines {
+        Inlines::Resolve => elf.has_debug(Part::Whole),
+        Inlines::Skip => elf.symbols.is_some() || elf.debugdata.is_some(),
+    };
+    if is_enough(&source.elf) {
+        return source.lacking_shared(&source.elf);
+    }
+    match source.debug_file() {
+        Some(debug) if is_enough(&debug) => source.lacking_shared(&debug),
+        _ => object.build_id.clone(),
+    }
 }
 
 /// Asks an object of some addresses, which are sorted.
@@ -55,26 +103,9 @@ pub(super) fn ask(
     addresses: &[u64],
     settings: Settings,
 ) -> Option<Told> {
-    let kept = file.try_clone().ok()?;
-    let elf = match ElfFile::read(kept) {
-        Ok(elf) => elf,
-        Err(error) => {
-            log::debug!("{}: no symbols: {error}", object.path);
-            return None;
-        }
-    };
-    let source = Source {
-        path: Path::new(&object.path),
-        root: object.root.as_deref(),
-        file,
-        elf,
-        // A few pieces are in memory at one time: a unit's entries, its lines, texts.
-        limit: Limit {
-            bytes: settings.most_bytes / 4,
-        },
-    };
+    let source = Source::read(object, file, settings)?;
     if !object.is_go {
-        return Some(source.ask(object, addresses, settings));
+        return Some(source.ask(addresses, settings));
     }
     // Go's own table is never stripped. It leaves out what other compilers made.
     let mut frames = by_go_table(file, addresses, settings.inlines);
@@ -84,10 +115,10 @@ pub(super) fn ask(
     if left.is_empty() {
         return Some(Told {
             frames,
-            too_long: 0,
+            ..Told::default()
         });
     }
-    let told = source.ask(object, &left, settings);
+    let told = source.ask(&left, settings);
     let slots = frames.iter_mut().filter(|frames| frames.is_empty());
     for (slot, frames) in slots.zip(told.frames) {
         *slot = frames;
@@ -128,7 +159,7 @@ fn frame_of_go(frame: &GoFrame) -> Frame {
 }
 
 impl Source<'_> {
-    fn ask(&self, object: &Object, addresses: &[u64], settings: Settings) -> Told {
+    fn ask(&self, addresses: &[u64], settings: Settings) -> Told {
         let sections = CodeSections::read(self.file);
         let debug_file = LazyCell::new(|| self.debug_file());
         let mut names = Names {
@@ -138,12 +169,14 @@ impl Source<'_> {
         };
         self.name(&mut names, &debug_file);
         let (mut frames, mut too_long) = (vec![Vec::new(); addresses.len()], 0);
+        let mut is_bare = !names.is_done();
         if settings.inlines == Inlines::Resolve {
             let has_debug = |elf: &&ElfFile| elf.has_debug(Part::Whole);
             let elf = Some(&self.elf).filter(has_debug);
             let elf = elf.or_else(|| debug_file.as_ref().filter(has_debug));
+            is_bare = elf.is_none();
             if let Some(elf) = elf {
-                let code_start = first_code(object);
+                let code_start = first_code(self.object);
                 (frames, too_long) = self.lines(elf, code_start, addresses);
             }
         }
@@ -157,7 +190,12 @@ impl Source<'_> {
                 joined(frames, name.or_else(|| linkage_name(linkage.get(address)?)))
             })
             .collect();
-        Told { frames, too_long }
+        let can_be_found = !self.object.is_go && self.object.has_path();
+        Told {
+            frames,
+            too_long,
+            is_bare: is_bare && can_be_found && self.elf.build_id.is_some(),
+        }
     }
 
     /// Names addresses by tables of symbols.
@@ -188,8 +226,8 @@ impl Source<'_> {
     fn places(&self) -> Places<'_> {
         Places {
             folder: Path::new(DEBUG_FOLDER),
-            root: self.root,
-            object: Some(self.path),
+            root: self.object.root.as_deref(),
+            object: Some(Path::new(&self.object.path)),
         }
     }
 
@@ -202,16 +240,21 @@ impl Source<'_> {
             build_id: self.elf.build_id.clone(),
             link,
         };
-        debug_file::candidates(&split, self.places()).find_map(|file| ElfFile::read(file).ok())
+        // It was asked for because the others do not tell enough.
+        let build_id = self.object.build_id.as_deref();
+        let supplied = build_id.and_then(|build_id| self.object.supplied(build_id));
+        let mut files = supplied
+            .into_iter()
+            .chain(debug_file::candidates(&split, self.places()));
+        files.find_map(|file| ElfFile::read(file).ok())
     }
 
     /// Lines and inlined calls.
     fn lines(&self, elf: &ElfFile, code_start: u64, addresses: &[u64]) -> (Vec<Vec<Frame>>, usize) {
         let places = self.places();
         let open = |path: &str| places.open(Path::new(path)).next();
-        let mut package = self.path.as_os_str().to_owned();
-        package.push(".dwp");
-        let package = places.open(&PathBuf::from(package)).next();
+        let package = PathBuf::from(format!("{}.dwp", self.object.path));
+        let package = places.open(&package).next();
         let split = SplitFiles::new(package, &open, self.limit);
         let shared = self.shared(elf);
         let resolved = Debug::open(elf, shared.as_ref(), split, code_start, self.limit)
@@ -219,19 +262,16 @@ impl Source<'_> {
         match resolved {
             Ok(found) => (found.frames, found.too_long),
             Err(error) => {
-                log::debug!("{}: no debug information: {error}", self.path.display());
+                log::debug!("{}: no debug information: {error}", self.object.path);
                 (vec![Vec::new(); addresses.len()], 0)
             }
         }
     }
 
-    /// The file that a debug file shares with others. Source: dwz(1); its section holds a path and
-    /// the build id of the file.
+    /// The file that a debug file shares with others. Source: dwz(1).
     fn shared(&self, elf: &ElfFile) -> Option<ElfFile> {
-        let section = elf.small(elf.debugaltlink?).ok()?;
-        let end = section.iter().position(|byte| *byte == 0)?;
-        let path = std::str::from_utf8(&section[..end]).ok()?;
-        let build_id = &section[end + 1..];
+        let SharedLink { path, build_id } = SharedLink::read(elf)?;
+        let path = path.as_str();
         let mut paths = Vec::new();
         if path.starts_with('/') {
             paths.push(PathBuf::from(path));
@@ -243,13 +283,41 @@ impl Source<'_> {
         }
         paths.push(debug_file::path_by_build_id(
             Path::new(DEBUG_FOLDER),
-            build_id,
+            &build_id,
         ));
         let places = self.places();
+        let supplied = self.object.supplied(&hex(&build_id));
         let files = paths.iter().flat_map(|path| places.open(path));
+        let files = files.chain(supplied);
         files
             .filter_map(|file| ElfFile::read(file).ok())
-            .find(|shared| shared.build_id.as_deref().map(hex) == Some(hex(build_id)))
+            .find(|shared| shared.build_id.as_deref().map(hex) == Some(hex(&build_id)))
+    }
+
+    /// The build id of the shared file, if it is wanted and not here.
+    fn lacking_shared(&self, elf: &ElfFile) -> Option<String> {
+        let link = SharedLink::read(elf)?;
+        match self.shared(elf) {
+            Some(_) => None,
+            None => Some(hex(&link.build_id)),
+        }
+    }
+}
+
+/// What `.gnu_debugaltlink` says of the file that a debug file shares with others.
+struct SharedLink {
+    path: String,
+    build_id: Vec<u8>,
+}
+
+impl SharedLink {
+    fn read(elf: &ElfFile) -> Option<Self> {
+        let section = elf.small(elf.debugaltlink?).ok()?;
+        let end = section.iter().position(|byte| *byte == 0)?;
+        Some(Self {
+            path: std::str::from_utf8(&section[..end]).ok()?.to_owned(),
+            build_id: section[end + 1..].to_vec(),
+        })
     }
 }
 
