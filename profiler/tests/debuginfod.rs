@@ -526,7 +526,7 @@ fn a_cache_that_takes_nothing_is_no_trouble() {
 fn a_full_disk_is_told_and_no_more() {
     let stripped = Stripped::new();
     let server = Server::of_file(stripped.debug.clone());
-    let script = "mount -t tmpfs -o size=8k none \"$HOME\" && exec \"$0\" \"$@\"";
+    let script = "mount -t tmpfs -o size=4k none \"$HOME\" && exec \"$0\" \"$@\"";
     let inner = stripped.symbols(&flag(&server));
     let mut command = Command::new("unshare");
     command
@@ -573,7 +573,7 @@ fn a_recording_fetches_while_it_runs() {
     let said = said(&mut record(&stripped, &[&flag(&server)]));
     let ended = Instant::now();
     assert_eq!(said.code, Some(0), "{said:?}");
-    assert!(said.out.contains(";main;outer;deep "), "{said:?}");
+    assert!(said.out.contains(";main;outer;deep_[i] "), "{said:?}");
     let answered = answered.lock().unwrap().unwrap();
     assert!(
         ended - answered > Duration::from_secs(1),

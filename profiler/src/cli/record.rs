@@ -46,11 +46,12 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     }
     let plan = Plan::of_args(args)?;
     check_frequency(args.frequency)?;
+    let debuginfod = debuginfod::open(args.debuginfod.as_ref(), inlines(args))?;
     privilege::check()?;
     let stop = stop_on_signals()?;
     let stdout_closed = plan.uses_stdout().then(|| stop_when_stdout_closes(&stop));
     let request = Request {
-        debuginfod: debuginfod::open(args.debuginfod.as_ref(), inlines(args))?,
+        debuginfod,
         ..request(args, &plan)
     };
     let ready = prepare(request)?;

@@ -6,11 +6,9 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    sync::OnceLock,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
-
-use std::sync::Arc;
 
 use thiserror::Error;
 use ureq::{

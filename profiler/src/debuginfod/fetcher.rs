@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -48,6 +48,19 @@ enum Fate {
     GivenUp,
 }
 
+impl Fate {
+    fn words(&self) -> &'static str {
+        match self {
+            Self::Asked => "asked for",
+            Self::Fetched(_) => "fetched",
+            Self::Cached(_) => "in the cache",
+            Self::NotThere => "not there",
+            Self::Refused => "refused",
+            Self::GivenUp => "given up",
+        }
+    }
+}
+
 /// What is known of a server.
 #[derive(Clone, Debug, Default)]
 struct Standing {
@@ -72,21 +85,22 @@ struct State {
 #[derive(Debug)]
 pub(super) struct Fetcher {
     pub(super) settings: Settings,
-    cache: Cache,
+    /// Made when it is first needed.
+    cache: OnceLock<Cache>,
     client: Client,
     state: Mutex<State>,
     changed: Condvar,
 }
 
 impl Fetcher {
-    pub(super) fn new(settings: Settings, cache: Cache, client: Client) -> Self {
+    pub(super) fn new(settings: Settings, client: Client) -> Self {
         let state = State {
             servers: vec![Standing::default(); settings.servers.len()],
             ..State::default()
         };
         Self {
             settings,
-            cache,
+            cache: OnceLock::new(),
             client,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -96,6 +110,11 @@ impl Fetcher {
     /// No thread leaves the state half changed.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cache(&self) -> &Cache {
+        self.cache
+            .get_or_init(|| Cache::open(self.settings.cache.as_deref()))
     }
 
     /// Adds a job, unless it is done or being done.
@@ -206,7 +225,8 @@ impl Fetcher {
                 Job::Fetch(build_id) => {
                     let started = Instant::now();
                     let fate = self.fetch(&build_id);
-                    log::debug!("{}: {fate:?} after {:?}", build_id.0, started.elapsed());
+                    let came = fate.words();
+                    log::debug!("{}: {came} after {:?}", build_id.0, started.elapsed());
                     self.settle(build_id, fate);
                 }
             }
@@ -241,7 +261,7 @@ impl Fetcher {
 
     /// Looks into the cache, then asks one server after the other.
     fn fetch(&self, build_id: &BuildId) -> Fate {
-        match self.cache.look(build_id) {
+        match self.cache().look(build_id) {
             Held::File(file) if debug_file::is_whole(&file, &build_id.0) => {
                 return Fate::Cached(file);
             }
@@ -265,14 +285,14 @@ impl Fetcher {
             }
         }
         if all_have_none {
-            self.cache.note_miss(build_id);
+            self.cache().note_miss(build_id);
             return Fate::NotThere;
         }
         Fate::Refused
     }
 
     fn fetch_from(&self, server: usize, build_id: &BuildId) -> Result<Option<File>, Refusal> {
-        let mut slot = self.cache.slot(build_id).map_err(Refusal::Disk)?;
+        let mut slot = self.cache().slot(build_id).map_err(Refusal::Disk)?;
         let server = &self.settings.servers[server];
         match self.client.fetch(server, build_id, &mut slot.file)? {
             Answer::NotThere => Ok(None),

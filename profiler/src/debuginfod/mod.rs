@@ -32,7 +32,6 @@ use crate::{
     object::Object,
     symbolize::{Inlines, lacking},
 };
-use cache::Cache;
 use client::Client;
 use fetcher::{Fetcher, Job};
 
@@ -98,11 +97,8 @@ impl Debuginfod {
     /// Asks nobody yet.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let cache = Cache::open(settings.cache.as_deref());
         let client = Client::new(settings.stall, settings.most_bytes);
-        Self(Arc::new(Open(Arc::new(Fetcher::new(
-            settings, cache, client,
-        )))))
+        Self(Arc::new(Open(Arc::new(Fetcher::new(settings, client)))))
     }
 
     /// A sample lies in an object: what it lacks is fetched from now on. Never waits, and leaves out

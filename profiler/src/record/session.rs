@@ -30,7 +30,7 @@ use crate::{
     process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
     profile::{LabelKey, MOST_MOMENTS, Mapping, MappingKind, Profile, StringId},
     residency::{Prospect, Residency},
-    symbolize::KernelNames,
+    symbolize::{KernelNames, Symbolized},
     target::{
         self, Follow, Pid, Targets,
         command::{Prepared, Running},
@@ -494,15 +494,8 @@ impl Session {
         } = self
             .collector
             .finish(known, self.request.symbols, printed.as_ref());
-        if let Some(note) = self.running.as_mut().and_then(command_note) {
-            notes.push(note);
-        }
-        if symbolized.without_lines > 0 {
-            notes.push(format!("{} addresses have names and no lines, as those would take more memory than symbols may have; try: ebpfprof --max-symbol-memory 1GiB", symbolized.without_lines));
-        }
-        if symbolized.kernel_names == KernelNames::Hidden {
-            notes.push("the kernel hides its symbols, so its frames have no names; try: sudo sysctl kernel.kptr_restrict=0 kernel.perf_event_paranoid=1".to_owned());
-        }
+        notes.extend(self.running.as_mut().and_then(command_note));
+        notes.extend(naming_notes(&symbolized));
         if self.request.times == Times::Kept && profile.timeline().is_none() {
             notes.push(format!("more than {MOST_MOMENTS} samples: their times were not kept, so they stand one after the other in formats that show times; try: a shorter run, or a lower -F"));
         }
@@ -565,6 +558,18 @@ impl Session {
         }
         notes
     }
+}
+
+/// What there is to say of names and lines.
+fn naming_notes(symbolized: &Symbolized) -> Vec<String> {
+    let mut notes = Vec::new();
+    if symbolized.without_lines > 0 {
+        notes.push(format!("{} addresses have names and no lines, as those would take more memory than symbols may have; try: ebpfprof --max-symbol-memory 1GiB", symbolized.without_lines));
+    }
+    if symbolized.kernel_names == KernelNames::Hidden {
+        notes.push("the kernel hides its symbols, so its frames have no names; try: sudo sysctl kernel.kptr_restrict=0 kernel.perf_event_paranoid=1".to_owned());
+    }
+    notes
 }
 
 /// Gives objects the debug files that they lack. Whoever wants the profile now asks for the end again.

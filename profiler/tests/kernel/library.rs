@@ -46,5 +46,6 @@ pub(crate) fn request(fixture: &Fixture, inlines: Inlines) -> Request {
         times: Times::LeftOut,
         flavour: None,
         table_bytes: DEFAULT_TABLE_BYTES,
+        debuginfod: None,
     }
 }
