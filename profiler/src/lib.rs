@@ -4,6 +4,7 @@
 
 pub mod bpf;
 pub mod cli;
+pub mod debuginfod;
 pub mod error;
 pub mod export;
 pub mod import;

@@ -297,6 +297,10 @@ fn options_that_do_not_fit() {
     Case::new("unknown_label", &["--labels", "pid,user"]).check();
     Case::new("unknown_format", &["--format", "png"]).check();
     Case::new("value_missing", &["--pid"]).check();
+    let mut command = Command::new(BINARY);
+    command.env_remove("DEBUGINFOD_URLS");
+    Case::new("no_debuginfod_server", &["--debuginfod"]).check_through(&mut command);
+    Case::new("debuginfod_server_is_a_file", &["--debuginfod=/srv/debug"]).check();
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::debuginfod::Servers;
 use crate::{
     bpf::Flavour,
     export::{
@@ -154,6 +155,14 @@ pub(super) struct SymbolsArgs {
     /// Look up function names alone, no lines and no inlined calls
     #[arg(long)]
     pub(super) no_inlines: bool,
+    /// Fetch debug information of stripped objects by build id, from these debuginfod servers or, without any, those in DEBUGINFOD_URLS
+    #[arg(
+        long,
+        value_name = "URL[,URL]",
+        num_args = 0..=1,
+        require_equals = true
+    )]
+    pub(super) debuginfod: Option<Option<Servers>>,
     /// Log what happens inside
     #[arg(short, long)]
     pub(super) verbose: bool,
@@ -367,6 +376,15 @@ pub(super) struct RecordArgs {
         help_heading = "Output"
     )]
     pub(super) max_symbol_memory: SymbolMemory,
+    /// Fetch debug information of stripped objects by build id, from these debuginfod servers or, without any, those in DEBUGINFOD_URLS
+    #[arg(
+        long,
+        value_name = "URL[,URL]",
+        num_args = 0..=1,
+        require_equals = true,
+        help_heading = "Output"
+    )]
+    pub(super) debuginfod: Option<Option<Servers>>,
     /// Exit with 1 when any sample was lost
     #[arg(long, help_heading = "Output")]
     pub(super) strict: bool,

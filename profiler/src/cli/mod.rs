@@ -2,6 +2,7 @@
 
 mod args;
 mod convert;
+mod debuginfod;
 mod explain;
 mod outputs;
 mod progress;
@@ -61,6 +62,12 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     done.unwrap_or_else(|trouble| trouble.report())
 }
 
+/// Says something that is no error.
+fn tell(words: &str) {
+    // When stderr is gone there is nobody left to tell.
+    let _ = writeln!(io::stderr().lock(), "note: {words}");
+}
+
 /// Logs go to stderr: what RUST_LOG asks for, with `--verbose` everything of ours.
 fn start_log(verbose: bool) {
     let mut log = env_logger::Builder::new();
@@ -69,12 +76,6 @@ fn start_log(verbose: bool) {
         log.filter_module("ebpfprof", log::LevelFilter::Debug);
     }
     log.parse_default_env().init();
-}
-
-/// Says something that is no error.
-fn tell(words: &str) {
-    // When stderr is gone there is nobody left to tell.
-    let _ = writeln!(io::stderr().lock(), "note: {words}");
 }
 
 /// Has Ctrl-C and its like end a recording, which is then written; a second one ends the program

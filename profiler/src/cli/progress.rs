@@ -52,4 +52,21 @@ impl Watch for Bar {
     fn sampled(&mut self) {
         self.0.finish_and_clear();
     }
+
+    fn fetching(&mut self, left: usize) {
+        if !stderr().is_terminal() {
+            return;
+        }
+        if self.0.is_finished() {
+            self.0 = ProgressBar::new_spinner()
+                .with_style(style("{spinner} {msg} (Ctrl-C goes on without)"));
+        }
+        self.0
+            .set_message(format!("fetching debug information, {left} to come"));
+        self.0.tick();
+    }
+
+    fn fetched(&mut self) {
+        self.0.finish_and_clear();
+    }
 }

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 
 use super::{
     args::{Frequency, RecordArgs, flame},
+    debuginfod,
     outputs::{Plan, stop_when_stdout_closes},
     progress::Bar,
     start_log, stop_on_signals, summary, tell,
@@ -45,10 +46,15 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     }
     let plan = Plan::of_args(args)?;
     check_frequency(args.frequency)?;
+    let debuginfod = debuginfod::open(args.debuginfod.as_ref(), inlines(args))?;
     privilege::check()?;
     let stop = stop_on_signals()?;
     let stdout_closed = plan.uses_stdout().then(|| stop_when_stdout_closes(&stop));
-    let ready = prepare(request(args, &plan))?;
+    let request = Request {
+        debuginfod,
+        ..request(args, &plan)
+    };
+    let ready = prepare(request)?;
     let outputs = plan.open(args, ready.label())?;
     let mut bar = Bar::new(args.seconds.map(|seconds| seconds.0));
     let mut outcome = ready.record(&stop, &mut bar)?;
@@ -76,6 +82,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
         };
         troubles.push(closed.into());
     }
+    let hint = debuginfod::hint(args.debuginfod.as_ref(), outcome.bare_objects);
+    outcome.notes.extend(hint);
     // When stderr is gone there is nobody left to tell.
     let _ = summary::write(&outcome, &mut io::stderr().lock());
     let _ = summary::write_files(&written, &mut io::stderr().lock());
@@ -126,11 +134,7 @@ fn request(args: &RecordArgs, plan: &Plan) -> Request {
         kernel_stacks: stacks(args.no_kernel),
         user_stacks: stacks(args.no_user),
         symbols: symbolize::Settings {
-            inlines: if args.no_inlines {
-                Inlines::Skip
-            } else {
-                Inlines::Resolve
-            },
+            inlines: inlines(args),
             most_bytes: args.max_symbol_memory.0 as u64,
         },
         labels: args
@@ -145,6 +149,15 @@ fn request(args: &RecordArgs, plan: &Plan) -> Request {
         addresses: args.addresses.into(),
         flavour: args.walker.map(Into::into),
         table_bytes: args.max_table_memory.0,
+        debuginfod: None,
+    }
+}
+
+fn inlines(args: &RecordArgs) -> Inlines {
+    if args.no_inlines {
+        Inlines::Skip
+    } else {
+        Inlines::Resolve
     }
 }
 

@@ -64,6 +64,7 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode, Trouble> {
         addresses: Addresses::Runtime,
         flavour: args.walker.map(Into::into),
         table_bytes: crate::record::DEFAULT_TABLE_BYTES,
+        debuginfod: None,
     };
     let started = Instant::now();
     let mut outcome = prepare(request)?.record(&stop, &mut Unwatched)?;

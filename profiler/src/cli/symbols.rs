@@ -3,13 +3,14 @@
 use std::{
     fs::File,
     io::{self, BufRead, BufWriter, Write},
+    ops::ControlFlow,
     path::Path,
     process::ExitCode,
 };
 
 use super::{
     args::{Address, SymbolsArgs},
-    start_log,
+    debuginfod, start_log, stop_on_signals, tell,
     trouble::Trouble,
 };
 use crate::{
@@ -20,7 +21,7 @@ use crate::{
 /// Shows functions. What it shows is its result and goes to stdout.
 pub(super) fn run(args: &SymbolsArgs) -> Result<ExitCode, Trouble> {
     start_log(args.verbose);
-    let object = open(&args.file)?;
+    let mut object = open(&args.file)?;
     let addresses = if args.addresses.is_empty() {
         read_addresses(io::stdin().lock())?
     } else {
@@ -35,6 +36,18 @@ pub(super) fn run(args: &SymbolsArgs) -> Result<ExitCode, Trouble> {
         inlines,
         ..Settings::default()
     };
+    if let Some(debuginfod) = debuginfod::open(args.debuginfod.as_ref(), inlines)? {
+        let stop = stop_on_signals()?;
+        debuginfod.supply(
+            std::iter::once(&mut object),
+            &mut |_| match stop.is_asked() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            },
+        );
+        let notes = debuginfod.report().notes();
+        notes.iter().for_each(|note| tell(note));
+    }
     let functions = functions_at(&object, &addresses, settings);
     let mut out = BufWriter::new(io::stdout().lock());
     let mut write = || {

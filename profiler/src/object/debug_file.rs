@@ -86,6 +86,11 @@ pub(crate) fn path_by_build_id(folder: &Path, build_id: &[u8]) -> PathBuf {
     path.into()
 }
 
+/// Whether a file from elsewhere is all there, and is what has this build id (in lower-case hex).
+pub(crate) fn is_whole(file: &File, build_id: &str) -> bool {
+    elf::is_whole(file, build_id)
+}
+
 fn has_build_id(debug: &File, split: &SplitOff) -> bool {
     let wanted = split.build_id.as_deref().map(elf::hex);
     elf::read(debug).is_ok_and(|debug| debug.build_id == wanted)

@@ -9,11 +9,11 @@ use object::{
     elf::{self, FileHeader64},
     read::{
         ReadCache, ReadRef,
-        elf::{FileHeader, ProgramHeader},
+        elf::{FileHeader, ProgramHeader, SectionHeader},
     },
 };
 
-use super::file::{MOST_SEGMENTS, Notes};
+use super::file::{MOST_NOTE_BYTES, MOST_SEGMENTS, Notes};
 
 /// A page. Source: the x86-64 ABI; mappings start at multiples of it.
 const PAGE: u64 = 4096;
@@ -69,6 +69,43 @@ fn read_facts<'a, R: ReadRef<'a>>(data: R) -> object::read::Result<Facts> {
         is_go: notes.is_go,
         ..facts
     })
+}
+
+/// Whether all of a file's sections are in it, and it has this build id. What several debug files share
+/// has it in a section, as it has no segments.
+pub(super) fn is_whole(file: &File, build_id: &str) -> bool {
+    let cache = ReadCache::new(file);
+    let bytes = file.metadata().map_or(0, |meta| meta.len());
+    whole_build_id(&cache, bytes).is_ok_and(|found| found.as_deref() == Some(build_id))
+}
+
+fn whole_build_id<'a, R: ReadRef<'a>>(data: R, bytes: u64) -> object::read::Result<Option<String>> {
+    let header = FileHeader64::<Endianness>::parse(data)?;
+    let endian = header.endian()?;
+    let mut notes = Notes::default();
+    for program in header
+        .program_headers(endian, data)?
+        .iter()
+        .take(MOST_SEGMENTS)
+    {
+        notes.read(program, endian, data);
+    }
+    let sections = header.section_headers(endian, data)?;
+    let is_inside = |section: &&elf::SectionHeader64<Endianness>| {
+        let end = section
+            .sh_offset(endian)
+            .checked_add(section.sh_size(endian));
+        section.sh_type(endian) == elf::SHT_NOBITS || end.is_some_and(|end| end <= bytes)
+    };
+    if sections.is_empty() || !sections.iter().all(|section| is_inside(&section)) {
+        return Ok(None);
+    }
+    for section in sections {
+        if notes.build_id.is_none() && section.sh_size(endian) <= MOST_NOTE_BYTES {
+            notes.take(section.notes(endian, data)?, endian);
+        }
+    }
+    Ok(notes.build_id.as_deref().map(hex))
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

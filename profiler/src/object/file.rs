@@ -8,8 +8,11 @@ use std::{
 
 use object::{
     Endian,
-    elf::{self, ProgramHeader64},
-    read::{ReadRef, elf::ProgramHeader},
+    elf::{self, FileHeader64, ProgramHeader64},
+    read::{
+        ReadRef,
+        elf::{NoteIterator, ProgramHeader},
+    },
 };
 use rustix::{
     fs::{MemfdFlags, Mode, OFlags},
@@ -19,7 +22,7 @@ use rustix::{
 /// Most program headers read of one file. Linkers write a dozen.
 pub(crate) const MOST_SEGMENTS: usize = 4096;
 /// The longest notes read of one segment, in bytes: a file may claim any length.
-const MOST_NOTE_BYTES: u64 = 64 << 10;
+pub(super) const MOST_NOTE_BYTES: u64 = 64 << 10;
 
 /// Opens a path if it leads to a regular file. Never waits on a FIFO.
 ///
@@ -64,9 +67,16 @@ impl Notes {
         if segment.p_filesz(endian) > MOST_NOTE_BYTES {
             return;
         }
-        let Ok(Some(mut notes)) = segment.notes(endian, data) else {
-            return;
-        };
+        self.take(segment.notes(endian, data).unwrap_or_default(), endian);
+    }
+
+    /// Takes what some notes say, if there are any.
+    pub(super) fn take<E: Endian>(
+        &mut self,
+        notes: Option<NoteIterator<'_, FileHeader64<E>>>,
+        endian: E,
+    ) {
+        let Some(mut notes) = notes else { return };
         while let Ok(Some(note)) = notes.next() {
             if note.name() == elf::ELF_NOTE_GNU && note.n_type(endian) == elf::NT_GNU_BUILD_ID {
                 self.build_id = Some(note.desc().to_vec());

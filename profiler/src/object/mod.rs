@@ -117,6 +117,14 @@ pub struct Object {
     /// The root that its path is in, if it is not ours.
     pub root: Option<Rc<Root>>,
     stamp: Option<Stamp>,
+    supplied: Vec<Supplied>,
+}
+
+/// A file that belongs to an object and was not on this machine.
+#[derive(Debug)]
+struct Supplied {
+    build_id: String,
+    file: File,
 }
 
 impl Object {
@@ -142,7 +150,28 @@ impl Object {
             segments: facts.segments,
             is_go: facts.is_go,
             root,
+            supplied: Vec::new(),
         }
+    }
+
+    /// Gives the object a file with more symbols: its debug file, or what that shares with others.
+    pub fn supply(&mut self, build_id: &str, file: File) {
+        self.supplied.push(Supplied {
+            build_id: build_id.to_owned(),
+            file,
+        });
+    }
+
+    /// The file with this build id that the object was given.
+    pub(crate) fn supplied(&self, build_id: &str) -> Option<File> {
+        let is_it = |supplied: &&Supplied| supplied.build_id == build_id;
+        self.supplied.iter().find(is_it)?.file.try_clone().ok()
+    }
+
+    /// Whether it has a path in the file system, rather than a name in brackets.
+    #[must_use]
+    pub fn has_path(&self) -> bool {
+        is_file_path(&self.path)
     }
 
     /// The bias of a mapping of this object, or `None` when no segment lies at that offset.
@@ -277,9 +306,17 @@ impl Objects {
         Some(id)
     }
 
-    /// A sample lies in this object: its file is kept to the end.
-    pub fn mark_sampled(&mut self, id: ObjectId) {
-        self.sampled.insert(id);
+    /// A sample lies in this object: its file is kept to the end. Tells whether it is the first one.
+    pub fn mark_sampled(&mut self, id: ObjectId) -> bool {
+        self.sampled.insert(id)
+    }
+
+    /// The objects that samples lie in, in the order in which they were first seen.
+    pub fn sampled_mut(&mut self) -> impl Iterator<Item = &mut Object> {
+        let sampled = &self.sampled;
+        let numbered = (1..).zip(&mut self.objects);
+        numbered
+            .filter_map(|(number, object)| sampled.contains(&ObjectId(number)).then_some(object))
     }
 
     /// Files that could not be opened because too many are.

@@ -30,6 +30,7 @@ pub use labels::LabelSettings;
 
 use crate::{
     bpf::{self, BpfError, Flavour, Stacks},
+    debuginfod::Debuginfod,
     error::Explain,
     profile::{LabelKey, Profile},
     symbolize,
@@ -68,6 +69,8 @@ pub struct Request {
     pub flavour: Option<Flavour>,
     /// Most kernel memory in mapping and unwind tables, in bytes.
     pub table_bytes: usize,
+    /// Where debug information is fetched from; `None` for nowhere.
+    pub debuginfod: Option<Debuginfod>,
 }
 
 /// Whether a profile gets a timeline, for formats that show one.
@@ -118,6 +121,11 @@ impl Stop {
     pub fn is_asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    /// The end that was asked for has come: what is asked from now on is the end of what follows.
+    fn heed(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
 }
 
 /// How far a recording is.
@@ -139,6 +147,10 @@ pub trait Watch {
     fn progress(&mut self, _progress: Progress) {}
     /// The sampling is over; names are next.
     fn sampled(&mut self) {}
+    /// So many files with debug information are on their way, and are waited for.
+    fn fetching(&mut self, _left: usize) {}
+    /// Nothing is waited for any more.
+    fn fetched(&mut self) {}
 }
 
 /// A watch that looks away.
@@ -177,6 +189,8 @@ pub struct Outcome {
     pub notes: Vec<String>,
     /// Frames without a name or a line, and why.
     pub gaps: Gaps,
+    /// Objects with samples that have no debug information, and a build id by which others may have it.
+    pub bare_objects: usize,
 }
 
 /// Why a recording failed.
@@ -292,6 +306,6 @@ impl Ready {
         session.start(watch)?;
         let end = session.run(stop, watch);
         watch.sampled();
-        session.finish(end)
+        session.finish(end, stop, watch)
     }
 }

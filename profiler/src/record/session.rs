@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    ops::ControlFlow,
     path::PathBuf,
     rc::Rc,
     time::{Duration, Instant, SystemTime},
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::{
     bpf::{Counts, Sample, Sampler, Settings, Stacks, now_ns},
+    debuginfod::Debuginfod,
     jit::Now,
     object::{ObjectId, Objects},
     process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
@@ -409,7 +411,11 @@ impl Session {
             if let UserPlace::Object(object, _) = place
                 && last.replace(*object) != Some(*object)
             {
-                self.objects.mark_sampled(*object);
+                if self.objects.mark_sampled(*object)
+                    && let Some(debuginfod) = &self.request.debuginfod
+                {
+                    debuginfod.expect(self.objects.get(*object));
+                }
                 self.residency.mark_used(*object);
             }
         }
@@ -448,7 +454,12 @@ impl Session {
     }
 
     /// Stops the clocks, takes the rest, names everything.
-    pub(super) fn finish(mut self, end: End) -> Result<Outcome, RecordError> {
+    pub(super) fn finish(
+        mut self,
+        end: End,
+        stop: &Stop,
+        watch: &mut dyn Watch,
+    ) -> Result<Outcome, RecordError> {
         self.sampler.disable();
         let elapsed = self.clocks_started.elapsed();
         while self.sampler.drain(&mut self.timeline.samples) {}
@@ -470,6 +481,13 @@ impl Session {
         self.collector.add_main(self.targets.main, known);
         // The programs leave the kernel before the slow part.
         drop(self.sampler);
+        if let Some(debuginfod) = &self.request.debuginfod {
+            if end == End::Stopped {
+                stop.heed();
+            }
+            fetch_debug_files(debuginfod, &mut self.objects, stop, watch);
+            notes.extend(debuginfod.report().notes());
+        }
         let known = Known {
             processes: &self.processes,
             objects: &self.objects,
@@ -482,9 +500,7 @@ impl Session {
         } = self
             .collector
             .finish(known, self.request.symbols, printed.as_ref());
-        if let Some(note) = self.running.as_mut().and_then(command_note) {
-            notes.push(note);
-        }
+        notes.extend(self.running.as_mut().and_then(command_note));
         notes.extend(symbol_notes(&symbolized));
         if self.request.times == Times::Kept && profile.timeline().is_none() {
             notes.push(format!("more than {MOST_MOMENTS} samples: their times were not kept, so they stand one after the other in formats that show times; try: a shorter run, or a lower -F"));
@@ -513,6 +529,7 @@ impl Session {
             running: self.running,
             notes,
             gaps,
+            bare_objects: symbolized.bare_objects,
         })
     }
 
@@ -561,6 +578,24 @@ fn symbol_notes(symbolized: &Symbolized) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// Gives objects the debug files that they lack. Whoever wants the profile now asks for the end again.
+fn fetch_debug_files(
+    debuginfod: &Debuginfod,
+    objects: &mut Objects,
+    stop: &Stop,
+    watch: &mut dyn Watch,
+) {
+    debuginfod.supply(objects.sampled_mut(), &mut |left| {
+        watch.fetching(left);
+        if stop.is_asked() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    });
+    watch.fetched();
 }
 
 /// How the command ended, if it did and not well.

@@ -94,6 +94,8 @@ pub struct Symbolized {
     pub kernel_names: KernelNames,
     /// Addresses whose lines would have taken more memory than symbols may have.
     pub without_lines: usize,
+    /// Objects that have no debug information, and a build id by which others may have it.
+    pub bare_objects: usize,
 }
 
 /// Gives each location its lines. `origins[i]` belongs to the `i`th location; `printed` is what the
@@ -108,7 +110,7 @@ pub fn symbolize(
     let mut known: Vec<Known> = origins.iter().map(before_asking).collect();
     let mut by_object: BTreeMap<ObjectId, Vec<(LocationId, u64)>> = BTreeMap::new();
     let mut in_kernel = Vec::new();
-    let mut without_lines = 0;
+    let (mut without_lines, mut bare_objects) = (0, 0);
     for (id, origin) in profile.location_ids().zip(origins) {
         match origin {
             Origin::Object(object, address) => {
@@ -120,7 +122,9 @@ pub fn symbolize(
     }
     for (object, addresses) in by_object {
         let object = objects.get(object);
-        without_lines += symbolize_object(profile, object, &addresses, settings, &mut known);
+        let asked = symbolize_object(profile, object, &addresses, settings, &mut known);
+        without_lines += asked.without_lines;
+        bare_objects += usize::from(asked.is_bare);
     }
     let kernel_names = kernel::symbolize(profile, &in_kernel, printed, &mut known);
     name_the_rest(profile, origins, objects);
@@ -128,6 +132,7 @@ pub fn symbolize(
         known,
         kernel_names,
         without_lines,
+        bare_objects,
     }
 }
 
@@ -142,15 +147,30 @@ fn before_asking(origin: &Origin) -> Known {
     }
 }
 
-/// One object at a time: memory is that of one object's symbols. Gives the addresses whose lines would
-/// have taken too much of it.
+/// The build id, in lower-case hex, of a file that would tell more of an object and is not on this
+/// machine: its debug file, or what that shares with others.
+#[must_use]
+pub fn lacking(object: &Object, inlines: Inlines) -> Option<String> {
+    object::lacking(object, object.unchanged_file()?, inlines)
+}
+
+/// What an object said beside names.
+#[derive(Clone, Copy, Debug, Default)]
+struct Asked {
+    /// Addresses whose lines would have taken too much memory.
+    without_lines: usize,
+    /// Whether it has no debug information, and a build id by which others may have it.
+    is_bare: bool,
+}
+
+/// One object at a time: memory is that of one object's symbols.
 fn symbolize_object(
     profile: &mut Profile,
     object: &Object,
     locations: &[(LocationId, u64)],
     settings: Settings,
     known: &mut [Known],
-) -> usize {
+) -> Asked {
     let mut addresses: Vec<u64> = locations.iter().map(|(_, address)| *address).collect();
     addresses.sort_unstable();
     addresses.dedup();
@@ -161,7 +181,7 @@ fn symbolize_object(
             for (id, _) in locations {
                 known[id.index()] = Known::Unnamed(reason);
             }
-            return 0;
+            return Asked::default();
         }
     };
     for (id, address) in locations {
@@ -183,7 +203,10 @@ fn symbolize_object(
             profile.set_lines(*id, lines);
         }
     }
-    told.lines.too_long.len()
+    Asked {
+        without_lines: told.lines.too_long.len(),
+        is_bare: told.is_bare,
+    }
 }
 
 /// The file of an object, or why there is none to read.

@@ -42,6 +42,8 @@ pub(super) struct Told {
     pub(super) unnamed: Reason,
     /// The lines of those that have.
     pub(super) lines: ToldLines,
+    /// Whether it has no debug information, and a build id by which others may have it.
+    pub(super) is_bare: bool,
 }
 
 /// What an object says of lines.
@@ -81,11 +83,35 @@ pub fn holds(object: &Object) -> Option<Holds> {
 
 /// An object while it is asked.
 struct Source<'a> {
-    path: &'a Path,
-    root: Option<&'a crate::object::Root>,
+    object: &'a Object,
     file: &'a File,
     elf: ElfFile,
     limit: Limit,
+}
+
+/// The build id of a file that would tell more of an object and is not here: its debug file, or what
+/// that shares with others.
+pub(super) fn lacking(object: &Object, file: &File, inlines: Inlines) -> Option<String> {
+    // What the Go linker leaves out is in no other file.
+    if object.is_go || !object.has_path() {
+        return None;
+    }
+    let settings = Settings {
+        inlines,
+        ..Settings::default()
+    };
+    let source = Source::open(object, file, settings).ok()?;
+    let is_enough = |elf: &ElfFile| match inlines {
+        Inlines::Resolve => elf.has_debug(Part::Whole),
+        Inlines::Skip => elf.symbols.is_some() || elf.debugdata.is_some(),
+    };
+    if is_enough(&source.elf) {
+        return source.lacking_shared(&source.elf);
+    }
+    match source.debug_file() {
+        Some(debug) if is_enough(&debug) => source.lacking_shared(&debug),
+        _ => object.build_id.clone(),
+    }
 }
 
 /// Asks an object of some addresses, which are sorted.
@@ -100,7 +126,7 @@ pub(super) fn ask(
 ) -> Result<Told, Reason> {
     let source = Source::open(object, file, settings)?;
     if !object.is_go {
-        return Ok(source.ask(object, addresses, settings));
+        return Ok(source.ask(addresses, settings));
     }
     // Go's own table is never stripped. It leaves out what other compilers made.
     let mut frames = by_go_table(file, addresses, settings.inlines);
@@ -119,9 +145,10 @@ pub(super) fn ask(
                 lineless,
                 too_long: Vec::new(),
             },
+            is_bare: false,
         });
     }
-    let told = source.ask(object, &left, settings);
+    let told = source.ask(&left, settings);
     let slots = frames.iter_mut().filter(|frames| frames.is_empty());
     for (slot, frames) in slots.zip(told.frames) {
         *slot = frames;
@@ -173,8 +200,7 @@ impl<'a> Source<'a> {
             }
         })?;
         Ok(Self {
-            path: Path::new(&object.path),
-            root: object.root.as_deref(),
+            object,
             file,
             elf,
             // A few pieces are in memory at one time: a unit's entries, its lines, texts.
@@ -184,7 +210,7 @@ impl<'a> Source<'a> {
         })
     }
 
-    fn ask(&self, object: &Object, addresses: &[u64], settings: Settings) -> Told {
+    fn ask(&self, addresses: &[u64], settings: Settings) -> Told {
         let sections = CodeSections::read(self.file);
         let debug_file = LazyCell::new(|| self.debug_file());
         let mut names = Names {
@@ -200,13 +226,15 @@ impl<'a> Source<'a> {
             lineless: NoLines::NotAsked,
             too_long: Vec::new(),
         };
+        let mut is_bare = !names.is_done();
         if settings.inlines == Inlines::Resolve {
             let has_debug = |elf: &&ElfFile| elf.has_debug(Part::Whole);
             let elf = Some(&self.elf).filter(has_debug);
             let elf = elf.or_else(|| debug_file.as_ref().filter(has_debug));
+            is_bare = elf.is_none();
             lines.lineless = NoLines::NoDebugInfo;
             if let Some(elf) = elf {
-                let code_start = first_code(object);
+                let code_start = first_code(self.object);
                 (frames, lines) = self.lines(elf, code_start, addresses);
             }
         }
@@ -221,10 +249,12 @@ impl<'a> Source<'a> {
                 joined(frames, name.or_else(|| linkage_name(linkage.get(address)?)))
             })
             .collect();
+        let can_be_found = !self.object.is_go && self.object.has_path();
         Told {
             frames,
             unnamed: reason,
             lines,
+            is_bare: is_bare && can_be_found && self.elf.build_id.is_some(),
         }
     }
 
@@ -277,8 +307,8 @@ impl<'a> Source<'a> {
     fn places(&self) -> Places<'_> {
         Places {
             folder: Path::new(DEBUG_FOLDER),
-            root: self.root,
-            object: Some(self.path),
+            root: self.object.root.as_deref(),
+            object: Some(Path::new(&self.object.path)),
         }
     }
 
@@ -291,7 +321,13 @@ impl<'a> Source<'a> {
             build_id: self.elf.build_id.clone(),
             link,
         };
-        debug_file::candidates(&split, self.places()).find_map(|file| ElfFile::read(file).ok())
+        // It was asked for because the others do not tell enough.
+        let build_id = self.object.build_id.as_deref();
+        let supplied = build_id.and_then(|build_id| self.object.supplied(build_id));
+        let mut files = supplied
+            .into_iter()
+            .chain(debug_file::candidates(&split, self.places()));
+        files.find_map(|file| ElfFile::read(file).ok())
     }
 
     /// Lines and inlined calls.
@@ -303,9 +339,8 @@ impl<'a> Source<'a> {
     ) -> (Vec<Vec<Frame>>, ToldLines) {
         let places = self.places();
         let open = |path: &str| places.open(Path::new(path)).next();
-        let mut package = self.path.as_os_str().to_owned();
-        package.push(".dwp");
-        let package = places.open(&PathBuf::from(package)).next();
+        let package = PathBuf::from(format!("{}.dwp", self.object.path));
+        let package = places.open(&package).next();
         let split = SplitFiles::new(package, &open, self.limit);
         let shared = self.shared(elf);
         let resolved = Debug::open(elf, shared.as_ref(), split, code_start, self.limit)
@@ -313,7 +348,7 @@ impl<'a> Source<'a> {
         let (frames, lineless, mut too_long) = match resolved {
             Ok(found) => (found.frames, NoLines::NotDescribed, found.too_long),
             Err(error) => {
-                log::debug!("{}: no debug information: {error}", self.path.display());
+                log::debug!("{}: no debug information: {error}", self.object.path);
                 let frames = vec![Vec::new(); addresses.len()];
                 match error {
                     DwarfError::Store(StoreError::TooLong { .. }) => {
@@ -328,13 +363,10 @@ impl<'a> Source<'a> {
         (frames, lines)
     }
 
-    /// The file that a debug file shares with others. Source: dwz(1); its section holds a path and
-    /// the build id of the file.
+    /// The file that a debug file shares with others. Source: dwz(1).
     fn shared(&self, elf: &ElfFile) -> Option<ElfFile> {
-        let section = elf.small(elf.debugaltlink?).ok()?;
-        let end = section.iter().position(|byte| *byte == 0)?;
-        let path = std::str::from_utf8(&section[..end]).ok()?;
-        let build_id = &section[end + 1..];
+        let SharedLink { path, build_id } = SharedLink::read(elf)?;
+        let path = path.as_str();
         let mut paths = Vec::new();
         if path.starts_with('/') {
             paths.push(PathBuf::from(path));
@@ -346,13 +378,41 @@ impl<'a> Source<'a> {
         }
         paths.push(debug_file::path_by_build_id(
             Path::new(DEBUG_FOLDER),
-            build_id,
+            &build_id,
         ));
         let places = self.places();
+        let supplied = self.object.supplied(&hex(&build_id));
         let files = paths.iter().flat_map(|path| places.open(path));
+        let files = files.chain(supplied);
         files
             .filter_map(|file| ElfFile::read(file).ok())
-            .find(|shared| shared.build_id.as_deref().map(hex) == Some(hex(build_id)))
+            .find(|shared| shared.build_id.as_deref().map(hex) == Some(hex(&build_id)))
+    }
+
+    /// The build id of the shared file, if it is wanted and not here.
+    fn lacking_shared(&self, elf: &ElfFile) -> Option<String> {
+        let link = SharedLink::read(elf)?;
+        match self.shared(elf) {
+            Some(_) => None,
+            None => Some(hex(&link.build_id)),
+        }
+    }
+}
+
+/// What `.gnu_debugaltlink` says of the file that a debug file shares with others.
+struct SharedLink {
+    path: String,
+    build_id: Vec<u8>,
+}
+
+impl SharedLink {
+    fn read(elf: &ElfFile) -> Option<Self> {
+        let section = elf.small(elf.debugaltlink?).ok()?;
+        let end = section.iter().position(|byte| *byte == 0)?;
+        Some(Self {
+            path: std::str::from_utf8(&section[..end]).ok()?.to_owned(),
+            build_id: section[end + 1..].to_vec(),
+        })
     }
 }
 

@@ -47,5 +47,6 @@ pub(crate) fn request(fixture: &Fixture, inlines: Inlines) -> Request {
         addresses: Addresses::Runtime,
         flavour: None,
         table_bytes: DEFAULT_TABLE_BYTES,
+        debuginfod: None,
     }
 }
