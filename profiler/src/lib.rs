@@ -4,6 +4,7 @@
 
 pub mod bpf;
 pub mod cli;
+pub mod doctor;
 pub mod error;
 pub mod export;
 pub mod jit;

@@ -21,8 +21,16 @@ Examples:
   sudo ebpfprof -o cpu.svg -- ./server --port 80   start a command and profile it until it ends
   sudo ebpfprof --comm postgres -s 10 -o db.pb.gz -o db.html
   sudo ebpfprof -p 1234 -s 10 -o - --format folded | inferno-flamegraph > cpu.svg
+  sudo ebpfprof doctor                          see what this host allows, and mend the rest
   sudo ebpfprof selftest                        see that it works on this machine
   ebpfprof unwind /usr/sbin/nginx               see what its unwind table covers
+";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  sudo ebpfprof doctor                          what this host allows, and what mends the rest
+  sudo ebpfprof doctor --pid 1234               see also whether a process's code has names and rules
+  ebpfprof doctor --json | jq .verdict
 ";
 
 const SYMBOLS_EXAMPLES: &str = "\
@@ -46,7 +54,7 @@ Examples:
     about,
     after_help = EXAMPLES,
     args_conflicts_with_subcommands = true,
-    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof selftest\n       ebpfprof symbols FILE [ADDR]...\n       ebpfprof unwind FILE [ADDR]"
+    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof doctor [--pid PID]\n       ebpfprof selftest\n       ebpfprof symbols FILE [ADDR]...\n       ebpfprof unwind FILE [ADDR]"
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -58,12 +66,29 @@ pub(super) struct Cli {
 /// What else there is to do than to record.
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
+    /// Show what this host allows, what that means for profiles, and what mends it
+    Doctor(DoctorArgs),
     /// Profile a built-in workload with known shares, and compare
     Selftest(SelftestArgs),
     /// Show the functions and lines of addresses of a program or a library: why a frame has no name
     Symbols(SymbolsArgs),
     /// Show the unwind table of a program or a library: why a stack is cut
     Unwind(UnwindArgs),
+}
+
+/// What to examine, and how to show it.
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub(super) struct DoctorArgs {
+    /// Examine the code of these processes too: names, lines, unwinding
+    #[arg(short, long, value_name = "PID", value_delimiter = ',')]
+    pub(super) pid: Vec<Pid>,
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Log what happens inside
+    #[arg(short, long)]
+    pub(super) verbose: bool,
 }
 
 /// Which addresses of an object to name.

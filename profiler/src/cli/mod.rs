@@ -1,6 +1,7 @@
 //! The command line: the only module that prints or exits.
 
 mod args;
+mod doctor;
 mod outputs;
 mod progress;
 mod record;
@@ -46,11 +47,19 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     };
     let done = match cli.verb {
         None => record::run(&cli.record),
+        Some(Verb::Doctor(args)) => doctor::run(&args),
         Some(Verb::Selftest(args)) => selftest::run(&args),
         Some(Verb::Symbols(args)) => symbols::run(&args),
         Some(Verb::Unwind(args)) => unwind::run(&args),
     };
     done.unwrap_or_else(|trouble| trouble.report())
+}
+
+/// Names come from files that we do not trust: no control character reaches the terminal.
+fn printable(name: &str) -> String {
+    name.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// Logs go to stderr: what RUST_LOG asks for, with `--verbose` everything of ours.

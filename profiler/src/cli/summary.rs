@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
 };
 
+use super::printable;
 use crate::{
     export::Format,
     profile::{Profile, hottest},
@@ -58,13 +59,6 @@ fn write_hottest(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
         )?;
     }
     writeln!(out)
-}
-
-/// Names come from files that we do not trust: no control character reaches the terminal.
-fn printable(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }
 
 /// Tells what was written and how to open it.

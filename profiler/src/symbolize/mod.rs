@@ -9,6 +9,7 @@ mod dwarf;
 mod elf_file;
 pub mod go;
 mod kernel;
+mod known;
 mod object;
 mod store;
 mod symbols;
@@ -16,6 +17,7 @@ mod symbols;
 use std::collections::BTreeMap;
 
 pub use kernel::KernelNames;
+pub use known::{Known, LineSource, NameSource, known};
 
 use self::dwarf::Frame;
 use crate::{

@@ -40,11 +40,11 @@ pub(super) struct Told {
 }
 
 /// An object while it is asked.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     path: &'a Path,
     root: Option<&'a crate::object::Root>,
     file: &'a File,
-    elf: ElfFile,
+    pub(super) elf: ElfFile,
     limit: Limit,
 }
 
@@ -55,24 +55,7 @@ pub(super) fn ask(
     addresses: &[u64],
     settings: Settings,
 ) -> Option<Told> {
-    let kept = file.try_clone().ok()?;
-    let elf = match ElfFile::read(kept) {
-        Ok(elf) => elf,
-        Err(error) => {
-            log::debug!("{}: no symbols: {error}", object.path);
-            return None;
-        }
-    };
-    let source = Source {
-        path: Path::new(&object.path),
-        root: object.root.as_deref(),
-        file,
-        elf,
-        // A few pieces are in memory at one time: a unit's entries, its lines, texts.
-        limit: Limit {
-            bytes: settings.most_bytes / 4,
-        },
-    };
+    let source = Source::open(object, file, settings)?;
     if !object.is_go {
         return Some(source.ask(object, addresses, settings));
     }
@@ -127,7 +110,29 @@ fn frame_of_go(frame: &GoFrame) -> Frame {
     }
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// Reads where things are in the file. `None` if it is not for us.
+    pub(super) fn open(object: &'a Object, file: &'a File, settings: Settings) -> Option<Self> {
+        let kept = file.try_clone().ok()?;
+        let elf = match ElfFile::read(kept) {
+            Ok(elf) => elf,
+            Err(error) => {
+                log::debug!("{}: no symbols: {error}", object.path);
+                return None;
+            }
+        };
+        Some(Self {
+            path: Path::new(&object.path),
+            root: object.root.as_deref(),
+            file,
+            elf,
+            // A few pieces are in memory at one time: a unit's entries, its lines, texts.
+            limit: Limit {
+                bytes: settings.most_bytes / 4,
+            },
+        })
+    }
+
     fn ask(&self, object: &Object, addresses: &[u64], settings: Settings) -> Told {
         let sections = CodeSections::read(self.file);
         let debug_file = LazyCell::new(|| self.debug_file());
@@ -193,7 +198,8 @@ impl Source<'_> {
         }
     }
 
-    fn debug_file(&self) -> Option<ElfFile> {
+    /// The file with what was split off it.
+    pub(super) fn debug_file(&self) -> Option<ElfFile> {
         let link = self
             .elf
             .debuglink
