@@ -29,7 +29,7 @@ Examples:
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
   sudo ebpfprof doctor                          what this host allows, and what mends the rest
-  sudo ebpfprof doctor --pid 1234               see also whether a process's code has names and rules
+  sudo ebpfprof doctor --pid 1234               and what is known of a process's code
   ebpfprof doctor --json | jq .verdict
 ";
 

@@ -32,14 +32,14 @@ struct Report {
 /// Examines, and shows what was found. That is its result and goes to stdout.
 pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode, Trouble> {
     start_log(args.verbose);
-    let started = Instant::now();
-    let findings = examine(&Host::at(Path::new("/"), &RunningKernel));
-    log::debug!("examined the host in {:?}", started.elapsed());
     let processes = args
         .pid
         .iter()
         .map(|pid| examine_process(*pid))
         .collect::<Result<Vec<ProcessReport>, _>>()?;
+    let started = Instant::now();
+    let findings = examine(&Host::at(Path::new("/"), &RunningKernel));
+    log::debug!("examined the host in {:?}", started.elapsed());
     let of_processes = processes.iter().flat_map(|process| &process.findings);
     let report = Report {
         verdict: verdict(findings.iter().chain(of_processes)),
@@ -79,6 +79,9 @@ fn write_text(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     write_findings(&report.findings, out)?;
     for process in &report.processes {
         write_process(process, out)?;
+    }
+    if !report.processes.is_empty() {
+        writeln!(out)?;
     }
     let count = |state| {
         let of_processes = report.processes.iter().flat_map(|found| &found.findings);
@@ -129,12 +132,12 @@ fn write_process(process: &ProcessReport, out: &mut dyn Write) -> io::Result<()>
     if process.objects_left_out > 0 {
         writeln!(out, "and {} smaller ones", process.objects_left_out)?;
     }
-    writeln!(out)
+    Ok(())
 }
 
 fn write_object(object: &ObjectReport, out: &mut dyn Write) -> io::Result<()> {
     let rules = match object.unwind {
-        Some(UnwindReport::Rules(percent)) => format!("{percent:.1}%"),
+        Some(UnwindReport::Rules { percent, .. }) => format!("{percent:.1}%"),
         Some(UnwindReport::Go) => "Go".to_owned(),
         Some(UnwindReport::FramePointer) => "none".to_owned(),
         None => "?".to_owned(),

@@ -21,7 +21,7 @@ pub use host::{Host, Kernel, RunningKernel};
 pub use process::{ObjectReport, ProcessReport, UnwindReport, examine_process};
 
 use crate::{
-    bpf::{Answer, Feature, Flavour},
+    bpf::{Answer, BpfError, Feature, Flavour},
     error::Explain,
 };
 
@@ -157,13 +157,20 @@ fn trial(host: &Host<'_>) -> Finding {
         Ok(trial) => trial,
         Err(error) => {
             let what = format!("{error}: {}", error.why());
-            return Finding::broken(CHECK, what).so("nothing can be recorded", error.advice());
+            let fix = match &error {
+                // What else would refuse them is known by now.
+                BpfError::Load(_) | BpfError::Map { .. } | BpfError::Event { .. } => {
+                    "report it with the output of: ebpfprof doctor --json --verbose".to_owned()
+                }
+                error => error.advice(),
+            };
+            return Finding::broken(CHECK, what).so("nothing can be recorded", fix);
         }
     };
     if trial.ticks == 0 {
         return Finding::broken(CHECK, "the programs load, but no clock ticks").so(
             "a recording has no samples",
-            "report it with the output of: uname -r; ebpfprof doctor --json",
+            "report it with the output of: ebpfprof doctor --json --verbose",
         );
     }
     let walker = match trial.flavour {

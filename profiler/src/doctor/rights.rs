@@ -1,6 +1,6 @@
 //! What this process may do, and who else has a say in it: namespaces and filters.
 
-use super::{Finding, Host};
+use super::{Finding, Host, State, limits};
 use crate::{
     bpf::{Answer, Feature},
     privilege::{self, Capability},
@@ -43,7 +43,7 @@ pub(super) fn capabilities(host: &Host<'_>) -> Finding {
     if !capabilities.allows(Capability::CheckpointRestore) {
         let what = format!("{} is not there", Capability::CheckpointRestore.name());
         return Finding::limited(CHECK, what).so(
-            "the programs and libraries that were deleted or replaced while they run have no names and no unwind tables",
+            "programs and libraries that were deleted or replaced while they ran have no names, and stacks through them are cut",
             privilege::grant(),
         );
     }
@@ -164,7 +164,12 @@ pub(super) fn clocks(host: &Host<'_>) -> Finding {
 /// What mends a refusal, by what is likeliest behind it.
 pub(super) fn mend_refusal(host: &Host<'_>, errno: i32) -> String {
     let is_filtered = host.status("Seccomp") == Some(FILTERED);
-    if !privilege::missing(host.capabilities()).is_empty() {
+    let locked = limits::locked_memory(host);
+    if locked.state == State::Broken
+        && let Some(fix) = locked.fix
+    {
+        fix
+    } else if !privilege::missing(host.capabilities()).is_empty() {
         privilege::grant()
     } else if !may_profile(host) {
         "run it as root on the host: sudo ebpfprof".to_owned()

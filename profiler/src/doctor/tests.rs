@@ -6,7 +6,7 @@ use std::{collections::HashMap, fs, io, os::unix::fs::symlink};
 use tempfile::TempDir;
 
 use super::*;
-use crate::bpf::{BpfError, Trial};
+use crate::bpf::Trial;
 
 /// CAP_BPF, CAP_PERFMON, CAP_SYS_PTRACE, CAP_SYSLOG and CAP_CHECKPOINT_RESTORE.
 const NEEDED: u64 = 1 << 39 | 1 << 38 | 1 << 19 | 1 << 34 | 1 << 40;
@@ -307,6 +307,12 @@ fn locked_memory_counts_before_linux_5_11() {
     let fix = "sudo prlimit --memlock=unlimited --pid $$";
     let tiny = old().with("proc/self/limits", &locked("65536", "65536"));
     tiny.check("locked-memory", State::Broken, ["64 KiB", "no ring", fix]);
+    let refused = tiny.answering(Feature::Ring, REFUSED);
+    refused.check(
+        "ring-buffer",
+        State::Broken,
+        ["not permitted", "nothing", fix],
+    );
     let small = old().with("proc/self/limits", &locked("67108864", "67108864"));
     small.check(
         "locked-memory",
@@ -503,7 +509,7 @@ fn what_no_check_foresees_shows_in_the_trial() {
     let words = [
         "perf event on CPU 3: Cannot allocate memory",
         "nothing",
-        "root",
+        "doctor --json",
     ];
     host.check("trial", State::Broken, words);
     assert_eq!(host.others_than_ok(), ["trial"]);
