@@ -38,13 +38,13 @@ pub(super) fn capabilities(host: &Host<'_>) -> Finding {
         .map(|(_, effect)| effect)
         .collect();
         return Finding::broken(CHECK, format!("{} is not there", missing.join(", ")))
-            .so(effect.join("; "), privilege::grant());
+            .so(effect.join("; "), grant(host));
     }
     if !capabilities.allows(Capability::CheckpointRestore) {
         let what = format!("{} is not there", Capability::CheckpointRestore.name());
         return Finding::limited(CHECK, what).so(
             "programs and libraries that were deleted or replaced while they ran have no names, and stacks through them are cut",
-            privilege::grant(),
+            grant(host),
         );
     }
     Finding::ok(CHECK, "all that profiling takes")
@@ -161,6 +161,16 @@ pub(super) fn clocks(host: &Host<'_>) -> Finding {
     }
 }
 
+/// What gives this process the capabilities. Root that lacks some is in a container: no file can
+/// grant what that leaves out.
+fn grant(host: &Host<'_>) -> String {
+    let uids = host.status("Uid").unwrap_or_default();
+    match uids.split_ascii_whitespace().nth(1) {
+        Some("0") => CONTAINER.to_owned(),
+        _ => privilege::grant(),
+    }
+}
+
 /// What mends a refusal, by what is likeliest behind it.
 pub(super) fn mend_refusal(host: &Host<'_>, errno: i32) -> String {
     let is_filtered = host.status("Seccomp") == Some(FILTERED);
@@ -170,7 +180,7 @@ pub(super) fn mend_refusal(host: &Host<'_>, errno: i32) -> String {
     {
         fix
     } else if !privilege::missing(host.capabilities()).is_empty() {
-        privilege::grant()
+        grant(host)
     } else if !may_profile(host) {
         "run it as root on the host: sudo ebpfprof".to_owned()
     } else if is_filtered && is_of_filter(errno) {

@@ -44,7 +44,7 @@ pub(super) fn pmu(host: &Host<'_>) -> Finding {
     const CHECK: &str = "pmu";
     let kinds = ["cpu", "cpu_core", "cpu_atom"];
     let is_there = |kind: &&str| host.exists(&format!("/sys/bus/event_source/devices/{kind}"));
-    if kinds.iter().any(|kind| is_there(&kind)) {
+    if kinds.iter().any(is_there) {
         Finding::ok(CHECK, "there is one, and the clock needs none")
     } else {
         Finding::ok(

@@ -296,6 +296,17 @@ fn missing_capabilities_are_named() {
     files.check("capabilities", State::Limited, words);
 }
 
+#[test]
+fn root_without_capabilities_is_in_a_container() {
+    let status = "Uid:\t0\t0\t0\t0\nNSpid:\t7\nCapEff:\t00000000a80425fb\nSeccomp:\t2\n";
+    let host = Made::good()
+        .with("proc/self/status", status)
+        .answering(Feature::Program, REFUSED);
+    let words = ["CAP_BPF", "no program", "docker run --privileged"];
+    host.check("capabilities", State::Broken, words);
+    host.check("bpf", State::Broken, ["", "", "docker run --privileged"]);
+}
+
 /// A limit of locked memory, in bytes, soft and hard.
 fn locked(soft: &str, hard: &str) -> String {
     format!("Max locked memory         {soft}                {hard}                bytes     \n")
