@@ -5,6 +5,7 @@
 pub mod bpf;
 pub mod cli;
 pub mod debuginfod;
+pub mod doctor;
 pub mod error;
 pub mod export;
 pub mod import;

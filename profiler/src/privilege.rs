@@ -8,21 +8,70 @@ use crate::error::Explain;
 
 /// A Linux capability. Source of the numbers: `include/uapi/linux/capability.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Capability {
+pub enum Capability {
+    /// Holds more memory in place than the limits say.
+    IpcLock = 14,
+    /// Reads other processes.
     SysPtrace = 19,
+    /// Before 5.8 all of BPF and perf.
     SysAdmin = 21,
+    /// Raises limits.
+    SysResource = 24,
+    /// Sees the kernel's addresses.
+    Syslog = 34,
+    /// Opens perf events, and loads programs that read memory.
     Perfmon = 38,
+    /// Loads programs and makes maps.
     Bpf = 39,
+    /// Opens files through the mappings of other processes.
+    CheckpointRestore = 40,
 }
 
 impl Capability {
-    fn name(self) -> &'static str {
+    /// Its name, as `capabilities(7)` has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
         match self {
+            Self::IpcLock => "CAP_IPC_LOCK",
             Self::SysPtrace => "CAP_SYS_PTRACE",
             Self::SysAdmin => "CAP_SYS_ADMIN",
+            Self::SysResource => "CAP_SYS_RESOURCE",
+            Self::Syslog => "CAP_SYSLOG",
             Self::Perfmon => "CAP_PERFMON",
             Self::Bpf => "CAP_BPF",
+            Self::CheckpointRestore => "CAP_CHECKPOINT_RESTORE",
         }
+    }
+}
+
+/// The capabilities that a process has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capabilities(u64);
+
+impl Capabilities {
+    /// Those in effect, by the text of a status file. Source: `proc_pid_status(5)`.
+    #[must_use]
+    pub fn effective(status: &str) -> Self {
+        let field = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let bits = field.and_then(|field| u64::from_str_radix(field.trim(), 16).ok());
+        Self(bits.unwrap_or(0))
+    }
+
+    /// Whether one is among them.
+    #[must_use]
+    pub fn has(self, capability: Capability) -> bool {
+        self.0 & (1 << capability as u64) != 0
+    }
+
+    /// Whether what one allows is allowed. Before 5.8 CAP_SYS_ADMIN was all of BPF and perf, and it
+    /// still is; it also stands for CAP_CHECKPOINT_RESTORE (5.9).
+    #[must_use]
+    pub fn allows(self, capability: Capability) -> bool {
+        let by_admin = matches!(
+            capability,
+            Capability::Bpf | Capability::Perfmon | Capability::CheckpointRestore
+        );
+        self.has(capability) || (by_admin && self.has(Capability::SysAdmin))
     }
 }
 
@@ -46,12 +95,18 @@ impl Explain for PrivilegeError {
     }
 
     fn advice(&self) -> String {
-        let program = std::env::current_exe().unwrap_or_else(|_| "ebpfprof".into());
-        format!(
-            "run it as root (sudo), or once: sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_checkpoint_restore,cap_syslog+ep {}",
-            program.display()
-        )
+        format!("run it as root (sudo), or once: {}", grant())
     }
+}
+
+/// The command that grants this program what it needs.
+#[must_use]
+pub fn grant() -> String {
+    let program = std::env::current_exe().unwrap_or_else(|_| "ebpfprof".into());
+    format!(
+        "sudo setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_checkpoint_restore,cap_syslog+ep {}",
+        program.display()
+    )
 }
 
 /// Checks that this process may load programs, open perf events and read other processes.
@@ -60,7 +115,7 @@ impl Explain for PrivilegeError {
 /// The capabilities that are missing.
 pub fn check() -> Result<(), PrivilegeError> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let missing = missing(effective(&status));
+    let missing = missing(Capabilities::effective(&status));
     if missing.is_empty() {
         return Ok(());
     }
@@ -72,24 +127,11 @@ pub fn check() -> Result<(), PrivilegeError> {
     })
 }
 
-/// The effective capabilities in the text of a status file, as bits. Source:
-/// `proc_pid_status(5)`.
-fn effective(status: &str) -> u64 {
-    let field = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    field
-        .and_then(|field| u64::from_str_radix(field.trim(), 16).ok())
-        .unwrap_or(0)
-}
-
-fn missing(effective: u64) -> Vec<&'static str> {
-    let has = |capability: Capability| effective & (1 << capability as u64) != 0;
-    // Before 5.8 CAP_SYS_ADMIN was all of BPF and perf, and it still is.
+/// The capabilities that nothing is recorded without, of those that are not there.
+pub(crate) fn missing(effective: Capabilities) -> Vec<&'static str> {
     [Capability::Bpf, Capability::Perfmon, Capability::SysPtrace]
         .into_iter()
-        .filter(|capability| {
-            let by_admin = *capability != Capability::SysPtrace && has(Capability::SysAdmin);
-            !has(*capability) && !by_admin
-        })
+        .filter(|capability| !effective.allows(*capability))
         .map(Capability::name)
         .collect()
 }
@@ -100,6 +142,7 @@ mod tests {
 
     #[test]
     fn each_missing_capability_is_named() {
+        let missing = |bits| missing(Capabilities(bits));
         let all = (1 << 19) | (1 << 38) | (1 << 39);
         assert_eq!(missing(all), Vec::<&str>::new());
         assert_eq!(missing(all & !(1 << 38)), ["CAP_PERFMON"]);
@@ -109,10 +152,8 @@ mod tests {
 
     #[test]
     fn effective_capabilities_are_hexadecimal() {
-        assert_eq!(
-            effective("Name:\tx\nCapEff:\t000001ffffffffff\n"),
-            0x1ff_ffff_ffff
-        );
-        assert_eq!(effective(""), 0);
+        let effective = Capabilities::effective("Name:\tx\nCapEff:\t000001ffffffffff\n");
+        assert_eq!(effective, Capabilities(0x1ff_ffff_ffff));
+        assert_eq!(Capabilities::effective(""), Capabilities(0));
     }
 }

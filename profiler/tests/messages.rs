@@ -212,6 +212,7 @@ fn check_records(command: &mut Command, target: &[&str]) {
 #[test]
 fn targets_that_are_not_there() {
     Case::new("no_such_pid", &["--pid", NO_PID]).check();
+    Case::new("doctor_no_such_pid", &["doctor", "--pid", NO_PID]).check();
     Case::new("no_such_tid", &["--tid", NO_PID]).check();
     Case::new("no_such_container", &["--container", "0123456789abcdef"])
         .with(&cgroup_mounts(), "MOUNTS")
@@ -704,6 +705,7 @@ fn help_is_as_it_was() {
     check_help("short", &["-h"]);
     check_help("long", &["--help"]);
     check_help("convert", &["convert", "--help"]);
+    check_help("doctor", &["doctor", "--help"]);
     check_help("selftest", &["selftest", "--help"]);
     check_help("explain", &["explain", "--help"]);
     check_help("unwind", &["unwind", "--help"]);

@@ -111,14 +111,17 @@ impl Explain for BpfError {
     fn advice(&self) -> String {
         match self {
             Self::Btf(BtfError::Read(_)) => {
-                format!("ls -l {KERNEL_BTF}; run a kernel built with CONFIG_DEBUG_INFO_BTF=y (every distribution's since 2021 is)")
+                format!(
+                    "ls -l {KERNEL_BTF}; run a kernel built with CONFIG_DEBUG_INFO_BTF=y (every distribution's since 2021 is)"
+                )
             }
             Self::Descriptor(_) => "ulimit -n 65536, then the same command again".to_owned(),
             Self::Event { source, .. } if source.raw_os_error() == Some(libc::EMFILE) => {
                 "ulimit -n 65536, then the same command again".to_owned()
             }
             Self::Event { .. } | Self::Load(_) | Self::Map { .. } | Self::TableMemory(_) => {
-                "run it as root (sudo), outside of containers that forbid bpf() and perf_event_open()".to_owned()
+                "ebpfprof doctor, as the same user: it tells what is refused here and what mends it"
+                    .to_owned()
             }
             Self::Object { .. } => "unset EBPFPROF_BPF_OBJECT".to_owned(),
             Self::Program { .. } | Self::Missing(_) | Self::Cpus(_) | Self::Btf(_) => {

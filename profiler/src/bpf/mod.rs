@@ -7,6 +7,7 @@ mod btf;
 mod chunks;
 mod decode;
 mod error;
+mod features;
 mod memory;
 mod perf;
 mod stream;
@@ -36,9 +37,11 @@ use profiler_common::{
 
 pub use decode::{Comm, Sample, Unwalked};
 pub use error::BpfError;
+pub use features::{Answer, Feature, Trial, ask, trial};
 pub use stream::ProcessStream;
 pub use symbols::KernelSymbols;
 pub use tables::Tables;
+pub(crate) use ticks::parse_cpus;
 pub use unwind_tables::{Slot, Stored};
 
 use memory::TableMemory;

@@ -34,6 +34,11 @@ pub struct ProcessStream {
 }
 
 impl ProcessStream {
+    /// What the ring of one CPU takes, with the page before it, in KiB.
+    pub const RING_KIB: u64 = (RING_PAGES as u64 + 1) * 4;
+    /// What it takes where the kernel grants no more.
+    pub const SMALL_RING_KIB: u64 = (SMALL_RING_PAGES as u64 + 1) * 4;
+
     /// Starts the stream on `cpu`.
     pub(super) fn add_cpu(&mut self, cpu: u32) -> io::Result<()> {
         let ring =

@@ -158,7 +158,7 @@ pub(super) fn online_cpus() -> Result<Vec<u32>, BpfError> {
 }
 
 /// Reads a list such as `0-3,8`.
-fn parse_cpus(text: &str) -> Option<Vec<u32>> {
+pub(crate) fn parse_cpus(text: &str) -> Option<Vec<u32>> {
     let mut cpus = Vec::new();
     for range in text.trim().split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

@@ -24,6 +24,7 @@ Examples:
   sudo ebpfprof -o cpu.svg -- ./server --port 80   start a command and profile it until it ends
   sudo ebpfprof --comm postgres -s 10 -o db.pb.gz -o db.html
   sudo ebpfprof -p 1234 -s 10 -o - --format folded | inferno-flamegraph > cpu.svg
+  sudo ebpfprof doctor                          see what this host allows, and mend the rest
   sudo ebpfprof selftest                        see that it works on this machine
   ebpfprof convert cpu.pb.gz cpu.svg            write a profile in another format
   ebpfprof explain profile.pb.gz                see why frames have no name, and what mends it
@@ -36,6 +37,13 @@ Examples:
   ebpfprof convert --sample-index alloc_space heap.pb.gz allocated.svg
   curl -s localhost:6060/debug/pprof/heap | ebpfprof convert - heap.speedscope.json
   perf script | stackcollapse-perf.pl | ebpfprof convert --from folded - cpu.pb.gz
+";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  sudo ebpfprof doctor                          what this host allows, and what mends the rest
+  sudo ebpfprof doctor --pid 1234               and what is known of a process's code
+  ebpfprof doctor --json | jq .verdict
 ";
 
 const EXPLAIN_EXAMPLES: &str = "\
@@ -65,7 +73,7 @@ Examples:
     about,
     after_help = EXAMPLES,
     args_conflicts_with_subcommands = true,
-    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof convert IN OUT\n       ebpfprof explain FILE\n       ebpfprof selftest\n       ebpfprof symbols FILE [ADDR]...\n       ebpfprof unwind FILE [ADDR]"
+    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof convert IN OUT\n       ebpfprof doctor [--pid PID]\n       ebpfprof explain FILE\n       ebpfprof selftest\n       ebpfprof symbols FILE [ADDR]...\n       ebpfprof unwind FILE [ADDR]"
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -79,6 +87,8 @@ pub(super) struct Cli {
 pub(super) enum Verb {
     /// Write a profile in another format
     Convert(ConvertArgs),
+    /// Show what this host allows, what that means for profiles, and what mends it
+    Doctor(DoctorArgs),
     /// Tell why frames of a profile have no name or no line, and what would mend it
     Explain(ExplainArgs),
     /// Profile a built-in workload with known shares, and compare
@@ -87,6 +97,21 @@ pub(super) enum Verb {
     Symbols(SymbolsArgs),
     /// Show the unwind table of a program or a library: why a stack is cut
     Unwind(UnwindArgs),
+}
+
+/// What to examine, and how to show it.
+#[derive(Debug, Args)]
+#[command(after_help = DOCTOR_EXAMPLES)]
+pub(super) struct DoctorArgs {
+    /// Examine the code of these processes too: names, lines, unwinding
+    #[arg(short, long, value_name = "PID", value_delimiter = ',')]
+    pub(super) pid: Vec<Pid>,
+    /// Write JSON
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Log what happens inside
+    #[arg(short, long)]
+    pub(super) verbose: bool,
 }
 
 /// What to read, and what to write it as.

@@ -18,12 +18,12 @@ use super::{args::ExplainArgs, start_log, tell, trouble::Trouble};
 use crate::{
     export::{Nameless, ReadBack, ReadBackError, read_back},
     object::{Object, open_regular},
-    symbolize::{Holds, holds},
+    symbolize::{LineSource, SymbolSources, symbol_sources},
     unnamed::{Cause, Entry, Gaps, NoLines, Place, Reason, Table},
 };
 
 /// What is looked for in an object's file now.
-type Wanted = fn(&Holds) -> bool;
+type Wanted = fn(&SymbolSources) -> bool;
 
 /// Explains a profile. What it shows is its result and goes to stdout.
 pub(super) fn run(args: &ExplainArgs) -> Result<ExitCode, Trouble> {
@@ -134,10 +134,15 @@ impl Explained {
         };
         let Gaps { unnamed, lineless } = gaps;
         let named = |entry: &Entry<Reason>| {
-            told(entry, entry.advice(), file.samples, |holds| holds.symbols)
+            told(entry, entry.advice(), file.samples, |found| {
+                found.names.is_whole()
+            })
         };
-        let lined =
-            |entry: &Entry<NoLines>| told(entry, entry.advice(), file.samples, |holds| holds.lines);
+        let lined = |entry: &Entry<NoLines>| {
+            told(entry, entry.advice(), file.samples, |found| {
+                found.lines != LineSource::Nothing
+            })
+        };
         Self {
             told: true,
             samples: file.samples,
@@ -235,7 +240,8 @@ fn is_mended<C: Cause>(entry: &Entry<C>, wanted: Wanted) -> bool {
         return false;
     };
     let object = Object::of_file(path, file);
-    object.build_id.as_ref() == Some(build_id) && holds(&object).as_ref().is_some_and(wanted)
+    object.build_id.as_ref() == Some(build_id)
+        && symbol_sources(&object).as_ref().is_some_and(wanted)
 }
 
 /// What stands before the ways to mend something.

@@ -3,6 +3,7 @@
 mod args;
 mod convert;
 mod debuginfod;
+mod doctor;
 mod explain;
 mod outputs;
 mod progress;
@@ -54,6 +55,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
     let done = match cli.verb {
         None => record::run(&cli.record),
         Some(Verb::Convert(args)) => convert::run(&args),
+        Some(Verb::Doctor(args)) => doctor::run(&args),
         Some(Verb::Explain(args)) => explain::run(&args),
         Some(Verb::Selftest(args)) => selftest::run(&args),
         Some(Verb::Symbols(args)) => symbols::run(&args),
@@ -66,6 +68,13 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 fn tell(words: &str) {
     // When stderr is gone there is nobody left to tell.
     let _ = writeln!(io::stderr().lock(), "note: {words}");
+}
+
+/// Names come from files that we do not trust: no control character reaches the terminal.
+fn printable(name: &str) -> String {
+    name.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// Logs go to stderr: what RUST_LOG asks for, with `--verbose` everything of ours.

@@ -5,6 +5,7 @@ use std::{
     path::PathBuf,
 };
 
+use super::printable;
 use crate::{
     export::Format,
     profile::{Profile, hottest},
@@ -84,13 +85,6 @@ pub(super) fn write_unnamed(
         ),
         None => Ok(()),
     }
-}
-
-/// Names come from files that we do not trust: no control character reaches the terminal.
-fn printable(name: &str) -> String {
-    name.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }
 
 /// Tells what was written and how to open it.

@@ -132,6 +132,22 @@ impl Writer {
         is_stale.then_some(Refusal::Stale)
     }
 
+    /// Whether a mapping of this path is of the jitdump, `jit-PID.dump`, with the pid that the process
+    /// has for itself. One of another pid is its parent's.
+    /// Source: `jit_detect` in `tools/perf/util/jitdump.c` of the kernel.
+    pub(super) fn is_dump(&self, path: &str) -> bool {
+        let path = path.strip_suffix(" (deleted)").unwrap_or(path);
+        let file = path.rsplit(['/', ':']).next().unwrap_or(path);
+        let pid = file
+            .strip_prefix("jit-")
+            .and_then(|rest| rest.strip_suffix(".dump"));
+        pid.is_some_and(|pid| {
+            [self.own_pid, self.pid.0]
+                .iter()
+                .any(|own| *pid == own.to_string())
+        })
+    }
+
     /// The numbers of the file that is at the path now. `None` when there is none.
     pub(super) fn file_at_path(&self) -> Option<(u64, u64)> {
         let meta = self.place(&self.root().ok()?).ok()?.metadata().ok()?;
@@ -151,6 +167,34 @@ impl Writer {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
         rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).map(File::from)
+    }
+}
+
+/// What a process has told so far of the code that it makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It writes a perf map.
+    Map,
+    /// It writes a jitdump.
+    Jitdump,
+    /// There is neither.
+    Nothing,
+    /// There may be a perf map, and it is not to be read.
+    Refused(Refusal),
+}
+
+/// Looks for what a process that maps these paths has told.
+pub fn told<'a>(pid: Pid, mut paths: impl Iterator<Item = &'a str>) -> Told {
+    let Some(writer) = Writer::of(pid) else {
+        return Told::Nothing;
+    };
+    if paths.any(|path| writer.is_dump(path)) {
+        return Told::Jitdump;
+    }
+    match writer.open_map() {
+        Opened::Map(_) => Told::Map,
+        Opened::Absent | Opened::Gone => Told::Nothing,
+        Opened::Refused(refusal) => Told::Refused(refusal),
     }
 }
 

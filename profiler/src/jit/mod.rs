@@ -28,7 +28,7 @@ use std::{
 use foldhash::HashMap;
 
 pub use code::{Appeared, Code, CodeMap, Found, Late};
-pub use find::Refusal;
+pub use find::{Refusal, Told, told};
 pub use jitdump::{Clock, Jitdump};
 pub use lines::Lines;
 pub use names::Named;

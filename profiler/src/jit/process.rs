@@ -497,17 +497,9 @@ impl Process {
     }
 }
 
-/// The jitdump that a process has mapped for readers to find: `jit-PID.dump`, with the pid that it
-/// has for itself. One of another pid is its parent's.
-/// Source: `jit_detect` in `tools/perf/util/jitdump.c` of the kernel.
+/// The jitdump that a process has mapped for readers to find.
 fn find_dump(space: &Space, writer: Writer, objects: &Objects) -> Option<Tail> {
-    let names = [writer.own_pid, writer.pid.0].map(|pid| format!("jit-{pid}.dump"));
-    let is_dump = |path: &str| {
-        let path = path.strip_suffix(" (deleted)").unwrap_or(path);
-        let file = path.rsplit(['/', ':']).next().unwrap_or(path);
-        names.iter().any(|name| name == file)
-    };
-    let mapping = space.iter().find(|mapping| is_dump(&mapping.path))?;
+    let mapping = space.iter().find(|mapping| writer.is_dump(&mapping.path))?;
     let file = objects.get(mapping.object?).file.as_ref()?;
     let meta = file.metadata().ok()?;
     if let Some(refusal) = writer.objection(&meta) {

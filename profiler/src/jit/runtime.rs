@@ -37,6 +37,20 @@ impl Runtime {
         objects.find_map(of_object).unwrap_or(Self::Other)
     }
 
+    /// As people call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Java => "HotSpot",
+            Self::Node => "V8",
+            Self::Python => "CPython",
+            Self::DotNet => ".NET",
+            Self::Ruby => "Ruby",
+            Self::Beam => "BEAM",
+            Self::Other => "an unknown runtime",
+        }
+    }
+
     /// What to type, or to start the program with, so that its code has names.
     #[must_use]
     pub fn advice(self, pid: u32) -> String {

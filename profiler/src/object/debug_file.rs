@@ -77,10 +77,16 @@ pub(crate) fn candidates<'a>(
 
 /// Where debug files are put by the build id of what they were split off.
 pub(crate) fn path_by_build_id(folder: &Path, build_id: &[u8]) -> PathBuf {
+    path_by_hex(folder, &elf::hex(build_id))
+}
+
+/// The same by the build id in hex.
+pub(super) fn path_by_hex(folder: &Path, build_id: &str) -> PathBuf {
     let mut path = folder.join(".build-id").into_os_string();
-    for (i, byte) in build_id.iter().enumerate() {
-        let slash = if i < 2 { "/" } else { "" };
-        path.push(format!("{slash}{byte:02x}"));
+    let (first, rest) = build_id.split_at_checked(2).unwrap_or((build_id, ""));
+    for part in [first, rest].into_iter().filter(|part| !part.is_empty()) {
+        path.push("/");
+        path.push(part);
     }
     path.push(".debug");
     path.into()

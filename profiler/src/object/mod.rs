@@ -24,7 +24,7 @@ use std::{
     cell::RefCell,
     fs::File,
     os::unix::fs::{FileExt, MetadataExt},
-    path::Path,
+    path::{Path, PathBuf},
     rc::Rc,
 };
 
@@ -394,6 +394,12 @@ impl Objects {
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
     }
+}
+
+/// Where the debug file of an object with this build id is looked for.
+#[must_use]
+pub fn debug_path(build_id: &str) -> PathBuf {
+    debug_file::path_by_hex(Path::new(debug_file::DEBUG_FOLDER), build_id)
 }
 
 /// Whether a path names a file, rather than the kernel's word for memory without one.

@@ -207,11 +207,11 @@ impl Processes {
     /// # Errors
     /// When the process is gone or may not be looked at.
     pub fn scan(&mut self, pid: Pid, now_ns: u64, objects: &mut Objects) -> io::Result<()> {
-        let rows: Vec<MapRow> = maps::read(pid)?.into_iter().filter(is_user_space).collect();
+        let mappings = mappings_of(pid, objects)?;
         if let Scope::Only(pids, _) = &mut self.scope {
             pids.insert(pid);
         }
-        let space = Space::of_rows(rows.iter().map(|row| mapping_of(pid, row, objects)));
+        let space = Space::of_rows(mappings.into_iter());
         let process = self.processes.entry(pid).or_default();
         retire_table(process, &mut self.snapshots, now_ns);
         *process = Process {
@@ -630,6 +630,15 @@ impl Processes {
     pub fn events_lost(&self) -> u64 {
         self.events_lost
     }
+}
+
+/// The executable mappings of a process as they are now, with the objects behind them.
+///
+/// # Errors
+/// When the process is gone or may not be looked at.
+pub fn mappings_of(pid: Pid, objects: &mut Objects) -> io::Result<Vec<Mapping>> {
+    let rows = maps::read(pid)?.into_iter().filter(is_user_space);
+    Ok(rows.map(|row| mapping_of(pid, &row, objects)).collect())
 }
 
 /// Whether a frame lies where the kernel side's table had it, so that the walk went on from it by the

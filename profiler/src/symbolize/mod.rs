@@ -10,14 +10,15 @@ mod elf_file;
 pub mod go;
 mod kernel;
 mod object;
+mod sources;
 mod store;
 mod symbols;
 
 use std::collections::BTreeMap;
 
-pub use self::object::{Holds, holds};
 pub(crate) use demangle::readable;
 pub use kernel::{KERNEL_NAME, KernelNames};
+pub use sources::{LineSource, NameSource, SymbolSources, symbol_sources};
 
 use self::dwarf::Frame;
 use crate::{

@@ -55,37 +55,11 @@ pub(super) struct ToldLines {
     pub(super) too_long: Vec<u64>,
 }
 
-/// What can be found of an object's names and lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holds {
-    /// Whether it, or its debug file, has a table with every function.
-    pub symbols: bool,
-    /// Whether it, or its debug file, has debug information.
-    pub lines: bool,
-}
-
-/// What can be found of an object's names and lines now; `None` when it is none that we read.
-#[must_use]
-pub fn holds(object: &Object) -> Option<Holds> {
-    let source = Source::open(object, object.unchanged_file()?, Settings::default()).ok()?;
-    let has_debug = |elf: &ElfFile| elf.has_debug(Part::Whole);
-    let debug_file = source.debug_file();
-    let debug_file = debug_file.as_ref();
-    Some(Holds {
-        symbols: source.elf.symbols.is_some()
-            || debug_file.is_some_and(|debug| debug.symbols.is_some())
-            || source
-                .inside()
-                .is_some_and(|inside| inside.symbols.is_some()),
-        lines: has_debug(&source.elf) || debug_file.is_some_and(has_debug),
-    })
-}
-
 /// An object while it is asked.
-struct Source<'a> {
+pub(super) struct Source<'a> {
     object: &'a Object,
     file: &'a File,
-    elf: ElfFile,
+    pub(super) elf: ElfFile,
     limit: Limit,
 }
 
@@ -189,7 +163,12 @@ fn frame_of_go(frame: &GoFrame) -> Frame {
 }
 
 impl<'a> Source<'a> {
-    fn open(object: &'a Object, file: &'a File, settings: Settings) -> Result<Self, Reason> {
+    /// Reads where things are in the file.
+    pub(super) fn open(
+        object: &'a Object,
+        file: &'a File,
+        settings: Settings,
+    ) -> Result<Self, Reason> {
         let kept = file.try_clone();
         let kept = kept.map_err(|error| Reason::Unopened(Unopened::from(&error)))?;
         let elf = ElfFile::read(kept).map_err(|error| {
@@ -312,7 +291,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    fn debug_file(&self) -> Option<ElfFile> {
+    /// The file with what was split off it.
+    pub(super) fn debug_file(&self) -> Option<ElfFile> {
         let link = self
             .elf
             .debuglink

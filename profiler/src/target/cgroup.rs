@@ -16,7 +16,7 @@ use super::ids::Pid;
 
 /// The version of a cgroup tree. The order is the order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Version {
+pub(crate) enum Version {
     /// The one tree that the kernel side knows.
     V2,
     /// One tree for each controller.
@@ -25,12 +25,12 @@ pub(super) enum Version {
 
 /// A mounted cgroup tree, or part of one.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mount {
-    pub(super) version: Version,
+pub(crate) struct Mount {
+    pub(crate) version: Version,
     /// The directory it is mounted at.
-    pub(super) point: PathBuf,
+    pub(crate) point: PathBuf,
     /// The cgroup that is mounted there, as a path from the tree's root (of our namespace).
-    pub(super) root: PathBuf,
+    pub(crate) root: PathBuf,
 }
 
 /// A cgroup's directory.
@@ -51,7 +51,7 @@ impl Cgroup {
 }
 
 /// The cgroup trees in a mountinfo, those of version 2 first. Source: proc_pid_mountinfo(5).
-pub(super) fn mounts(mountinfo: &[u8]) -> Vec<Mount> {
+pub(crate) fn mounts(mountinfo: &[u8]) -> Vec<Mount> {
     let mut mounts: Vec<Mount> = mountinfo
         .split(|byte| *byte == b'\n')
         .filter_map(mount)

@@ -21,6 +21,7 @@ use std::{ffi::OsStr, path::PathBuf};
 use profiler_common::config::{TargetKey, TargetKind};
 
 pub use cgroup::cgroup_v1_pids;
+pub(crate) use cgroup::{Mount as CgroupMount, Version as CgroupVersion, mounts as cgroup_mounts};
 pub use error::TargetError;
 pub use ids::{ParseIdError, Pid, Tid};
 pub use membership::Memberships;
