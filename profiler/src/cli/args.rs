@@ -390,6 +390,9 @@ pub(super) struct RecordArgs {
         help_heading = "Output"
     )]
     pub(super) addresses: WhichAddresses,
+    /// Leave the names of programs and libraries to whoever reads the pprof file where those are
+    #[arg(long, help_heading = "Output")]
+    pub(super) raw_addresses: bool,
     /// Look up function names alone, no lines and no inlined calls
     #[arg(long, help_heading = "Output")]
     pub(super) no_inlines: bool,

@@ -25,7 +25,7 @@ use crate::{
     },
     privilege,
     record::{End, Outcome, Request, StartCommand, Stop, Times, prepare},
-    symbolize::{self, Inlines},
+    symbolize::{self, Inlines, Names},
     target::{
         Follow, TargetSpec,
         command::{ChildStdout, Running},
@@ -135,6 +135,11 @@ fn request(args: &RecordArgs, plan: &Plan) -> Request {
         user_stacks: stacks(args.no_user),
         symbols: symbolize::Settings {
             inlines: inlines(args),
+            names: if args.raw_addresses {
+                Names::LeftToReader
+            } else {
+                Names::Resolve
+            },
             most_bytes: args.max_symbol_memory.0 as u64,
         },
         labels: args

@@ -17,7 +17,7 @@ use thiserror::Error;
 use super::{names, proto};
 
 /// The largest message read, in bytes. One of a busy host has some megabytes.
-const MOST_BYTES: u64 = 1 << 30;
+const MOST_BYTES: u64 = 256 << 20;
 /// How the names begin of what is no frame.
 const MARKERS: [&str; 3] = ["[cut: ", "[kernel stack cut: ", "[stack left out]"];
 /// How compressed files begin.

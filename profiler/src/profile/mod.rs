@@ -162,7 +162,8 @@ pub struct Location {
     pub mapping: Option<MappingId>,
     /// Runtime address: of the instruction itself, so a return address less one. 0 for markers.
     pub address: u64,
-    /// Never empty in a finished recording: `symbolize` fills it, with a stand-in if need be.
+    /// Not empty in a finished recording, unless its mapping is left unnamed: `symbolize` fills it,
+    /// with a stand-in if need be.
     pub lines: Vec<Line>,
 }
 

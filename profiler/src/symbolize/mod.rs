@@ -10,6 +10,7 @@ mod elf_file;
 pub mod go;
 mod kernel;
 mod object;
+mod rust_sources;
 mod sources;
 mod store;
 mod symbols;
@@ -20,7 +21,7 @@ pub(crate) use demangle::readable;
 pub use kernel::{KERNEL_NAME, KernelNames};
 pub use sources::{LineSource, NameSource, SymbolSources, symbol_sources};
 
-use self::dwarf::Frame;
+use self::{dwarf::Frame, rust_sources::RustSources};
 use crate::{
     bpf::KernelSymbols,
     jit::{JitReason, Runtime},
@@ -53,6 +54,16 @@ pub enum Inlines {
     Skip,
 }
 
+/// Whether functions of objects are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Names {
+    /// Here and now.
+    Resolve,
+    /// By whoever reads the profile, where the objects are. What readers cannot look up has names:
+    /// the kernel, the vDSO, code made at run time.
+    LeftToReader,
+}
+
 /// The memory of symbols of a run that asks for none, in bytes.
 pub const DEFAULT_SYMBOL_BYTES: u64 = 256 << 20;
 
@@ -61,6 +72,8 @@ pub const DEFAULT_SYMBOL_BYTES: u64 = 256 << 20;
 pub struct Settings {
     /// Whether inlined calls and lines are.
     pub inlines: Inlines,
+    /// Whether functions of objects are.
+    pub names: Names,
     /// Bytes of memory that they may take at one time. Names come first; what would need more has no
     /// lines.
     pub most_bytes: u64,
@@ -70,6 +83,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             inlines: Inlines::Resolve,
+            names: Names::Resolve,
             most_bytes: DEFAULT_SYMBOL_BYTES,
         }
     }
@@ -121,9 +135,20 @@ pub fn symbolize(
             Origin::Marker | Origin::Jit | Origin::Unknown => {}
         }
     }
+    let mut sources = RustSources::of_host();
     for (object, addresses) in by_object {
         let object = objects.get(object);
-        let asked = symbolize_object(profile, object, &addresses, settings, &mut known);
+        // What is no file is here alone.
+        let addresses = match settings.names {
+            Names::LeftToReader if object.has_path() => leave(profile, addresses, &mut known),
+            _ => addresses,
+        };
+        let naming = Naming {
+            settings,
+            known: &mut known,
+            sources: &mut sources,
+        };
+        let asked = symbolize_object(profile, object, &addresses, naming);
         without_lines += asked.without_lines;
         bare_objects += usize::from(asked.is_bare);
     }
@@ -155,6 +180,31 @@ pub fn lacking(object: &Object, inlines: Inlines) -> Option<String> {
     object::lacking(object, object.unchanged_file()?, inlines)
 }
 
+/// What naming needs beside what is named.
+struct Naming<'a> {
+    settings: Settings,
+    known: &'a mut [Known],
+    sources: &'a mut RustSources,
+}
+
+/// Leaves locations in mappings to the reader. Gives those that lie in none.
+fn leave(
+    profile: &mut Profile,
+    locations: Vec<(LocationId, u64)>,
+    known: &mut [Known],
+) -> Vec<(LocationId, u64)> {
+    let mut rest = Vec::new();
+    for (id, address) in locations {
+        let Some(mapping) = profile.location_at(id).mapping else {
+            rest.push((id, address));
+            continue;
+        };
+        profile.leave_unnamed(mapping);
+        known[id.index()] = Known::Unnamed(Reason::LeftToReader);
+    }
+    rest
+}
+
 /// What an object said beside names.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked {
@@ -169,14 +219,18 @@ fn symbolize_object(
     profile: &mut Profile,
     object: &Object,
     locations: &[(LocationId, u64)],
-    settings: Settings,
-    known: &mut [Known],
+    naming: Naming<'_>,
 ) -> Asked {
+    let Naming {
+        settings,
+        known,
+        sources,
+    } = naming;
     let mut addresses: Vec<u64> = locations.iter().map(|(_, address)| *address).collect();
     addresses.sort_unstable();
     addresses.dedup();
     let told = file_of(object).and_then(|file| object::ask(object, file, &addresses, settings));
-    let told = match told {
+    let mut told = match told {
         Ok(told) => told,
         Err(reason) => {
             for (id, _) in locations {
@@ -185,6 +239,11 @@ fn symbolize_object(
             return Asked::default();
         }
     };
+    for frame in told.frames.iter_mut().flatten() {
+        if let Some(local) = sources.local(&frame.place.file) {
+            frame.place.file = local;
+        }
+    }
     for (id, address) in locations {
         let frames = addresses
             .binary_search(address)
@@ -297,7 +356,11 @@ fn named_line(profile: &mut Profile, raw_name: &str) -> Line {
 /// A stand-in for each location that has no symbol: what the code lies in.
 fn name_the_rest(profile: &mut Profile, origins: &[Origin], objects: &Objects) {
     for (id, origin) in profile.location_ids().zip(origins) {
-        if !profile.location_at(id).lines.is_empty() {
+        let location = profile.location_at(id);
+        let is_left = location
+            .mapping
+            .is_some_and(|id| profile.is_left_unnamed(id));
+        if !location.lines.is_empty() || is_left {
             continue;
         }
         let words = match origin {

@@ -33,6 +33,9 @@ impl Entry<Reason> {
             Reason::NotElf | Reason::OtherMachine => {
                 "nothing helps: what maps such files as code (.NET, Wine, emulators) tells no names in them".to_owned()
             }
+            Reason::LeftToReader => {
+                "go tool pprof FILE, where the programs and libraries are; or ebpfprof without --raw-addresses".to_owned()
+            }
             Reason::WrittenOver => {
                 "restart the program; install files by mv, as cp writes over the one that runs".to_owned()
             }
@@ -104,7 +107,7 @@ impl<C> Entry<C> {
         if let Some(build_id) = &self.build_id {
             let (first, rest) = build_id.split_at(build_id.len().min(2));
             ways.push(format!(
-                "sudo install -D \"$(debuginfod-find debuginfo {build_id})\" /usr/lib/debug/.build-id/{first}/{rest}.debug"
+                "ebpfprof --debuginfod=https://debuginfod.elfutils.org, which asks the servers of many distributions for it; or put it at /usr/lib/debug/.build-id/{first}/{rest}.debug"
             ));
         }
         ways

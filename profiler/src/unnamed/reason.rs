@@ -39,6 +39,8 @@ pub enum Reason {
     KernelNoSymbol,
     /// The address lay in no mapping that we knew of.
     NoMapping,
+    /// Nobody asked for names: whoever reads the profile looks them up.
+    LeftToReader,
 }
 
 /// The symbols that are left in a stripped object.
@@ -121,6 +123,7 @@ impl Reason {
             Self::KernelModule,
             Self::KernelNoSymbol,
             Self::NoMapping,
+            Self::LeftToReader,
         ];
         let unopened = unopened.into_iter().map(Self::Unopened);
         stripped.chain(unopened).chain(made).chain(rest)
@@ -134,6 +137,7 @@ impl fmt::Display for Reason {
             Self::NoSymbol => "no symbol covers the address",
             Self::BrokenSymbols => "its table of symbols cannot be read",
             Self::BrokenDebugdata => "its .gnu_debugdata cannot be read",
+            Self::LeftToReader => "--raw-addresses was given",
             Self::NotElf => "its file is no 64-bit ELF file",
             Self::OtherMachine => "its file is for another kind of processor",
             Self::WrittenOver => "its file was written over while it ran",

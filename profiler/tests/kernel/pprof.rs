@@ -54,7 +54,13 @@ impl Pprof {
         for location in &message.location {
             let lines = location.line.iter();
             let name = |line: &proto::Line| functions[&line.function_id].clone();
-            assert!(!location.line.is_empty(), "each location has a function");
+            let is_raw = |mapping: &proto::Mapping| {
+                mapping.id == location.mapping_id && !mapping.has_functions
+            };
+            assert!(
+                !location.line.is_empty() || message.mapping.iter().any(is_raw),
+                "each location has a function"
+            );
             names.insert(location.id, lines.map(name).collect());
             let path = mappings.get(&location.mapping_id).cloned();
             assert!(

@@ -222,6 +222,19 @@ fn by_elf_addresses_every_reader_finds_the_code_of_a_relocated_program() {
 }
 
 #[test]
+fn raw_addresses_are_named_by_the_reader() {
+    let recorded = C_NO_PIE.record(&["--raw-addresses"]);
+    let file = subject::file(&recorded);
+    for reader in Reader::all() {
+        let raw = reader.show(&["-raw", "-symbolize=none"], &[&file]);
+        assert!(!raw.contains("hot_divide"), "{raw}");
+        let top = reader.show(&["-top", "-nodecount=10000"], &[&file]);
+        let is_hot = |line: &str| is_row_of(line, "hot_divide");
+        assert!(top.lines().any(is_hot), "{top}");
+    }
+}
+
+#[test]
 fn a_c_program_at_fixed_addresses_is_read() {
     check(&C_NO_PIE);
 }
