@@ -169,3 +169,133 @@ fn a_browser_shows_a_table_in_which_a_recursive_call_counts_once() {
     check(&table, &["/src/main.c:20", "/src/main.c:30"]);
     fs::remove_file(page).unwrap();
 }
+
+/// The page with a script of ours behind its own, which tells what it finds in the title.
+fn driven(name: &str, script: &str) -> String {
+    let browser = browser();
+    let page = page(name);
+    let text = fs::read_to_string(&page).unwrap();
+    let (before, rest) = text.split_once("<meta http-equiv").unwrap();
+    let (_, after) = rest.split_once('>').unwrap();
+    let script = format!(
+        "<script>addEventListener('DOMContentLoaded', () => {{ document.getElementById('title').textContent = (() => {{ {script} }})(); }});</script></body>"
+    );
+    fs::write(
+        &page,
+        format!("{before}{}", after.replace("</body>", &script)),
+    )
+    .unwrap();
+    let shown = shown(browser, &page, "");
+    fs::remove_file(page).unwrap();
+    let (_, title) = shown.split_once("<h1 id=\"title\">").unwrap();
+    title.split_once("</h1>").unwrap().0.to_owned()
+}
+
+#[test]
+fn a_name_without_room_loses_arguments_and_path_first() {
+    // A name, and the least that is said of it.
+    const CASES: &[(&str, &str)] = &[
+        ("main", "main"),
+        ("<alloc::vec::Vec<T> as core::ops::Drop>::drop", "drop"),
+        ("<a::Ctxt>::intern_ty.warm", "intern_ty"),
+        ("core::fmt::impls::<impl Debug for u8>::fmt", "fmt"),
+        ("a::b::<u8>::c", "c"),
+        ("main::work::{closure#0}", "work::{closure#0}"),
+        ("<F as FnMut<fn(u8) -> u8>>::call", "call"),
+        ("std::vector<int, std::allocator<int> >::push(int)", "push"),
+        ("bool operator< <char>(A<char> const&, B)", "operator<"),
+        ("std::o& std::operator<< <char>(std::o&)", "operator<<"),
+        ("A::operator()(int) const", "operator()"),
+        ("A::operator->() const", "operator->"),
+        ("A::operator std::string() const", "operator std::string"),
+        ("A::my_operator(int)", "my_operator"),
+        ("f(int)::{lambda(int)#1}::operator()(int)", "operator()"),
+        ("v8::(anonymous namespace)::Run(v8::Isolate*)", "Run"),
+        ("x::Run(bool (*)(v8::H*)) [clone .isra.0]", "Run"),
+        ("decltype(auto) a::g<int>(int)", "g"),
+        ("net/http.(*conn).serve", "serve"),
+        ("github.com/a/b.Map[go.shape.int,bool].Get", "Get"),
+        ("main.main.func1", "main.func1"),
+        ("com.foo.Bar.method(int)", "method"),
+        ("int java.lang.String.hashCode()", "hashCode"),
+        ("java.lang.Object.<init>()", "Object.<init>"),
+        ("vtable stub", "vtable stub"),
+        ("JS:*fib /app/server.js:12:5", "fib"),
+        ("<module>", "<module>"),
+        ("[libc.so.6]", "[libc.so.6]"),
+        ("foo.isra.0.cold", "foo"),
+        ("a(b", "a"),
+        (">", ">"),
+    ];
+    let names: Vec<&str> = CASES.iter().map(|(name, _)| *name).collect();
+    let names = serde_json::to_string(&names)
+        .unwrap()
+        .replace('<', "\\u003c");
+    let least = driven(
+        "names.html",
+        &format!("return {names}.map((name) => shorter(name).at(-1)).join('|');"),
+    );
+    let expected: Vec<String> = CASES
+        .iter()
+        .map(|(_, least)| {
+            let least = least.replace('&', "&amp;");
+            least.replace('<', "&lt;").replace('>', "&gt;")
+        })
+        .collect();
+    assert_eq!(least.split('|').collect::<Vec<_>>(), expected);
+    // As much of the path as there is room for, and no stump of a word.
+    let fitted = driven(
+        "fitted.html",
+        "const name = 'a::bc::drop_all(int)';
+         return [99, 14, 12, 10, 8, 5, 4].map((room) => fitting(name, shorter(name), room)).join('|');",
+    );
+    assert_eq!(
+        fitted,
+        "a::bc::drop_all(int)|bc::drop_all|bc::drop_all|drop_all|drop_all|drop…|"
+    );
+}
+
+#[test]
+fn a_search_goes_from_hit_to_hit_and_to_what_is_too_narrow() {
+    let said = driven(
+        "hits.html",
+        "const said = [];
+         const press = (shiftKey) => {
+           $('search').dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', shiftKey, bubbles: true }));
+           said.push($('matched').textContent);
+         };
+         app.setSearch('parse');
+         [false, false, false, true].forEach(press);
+         Object.defineProperty(app.graph.holder, 'clientWidth', { value: 0.7 });
+         app.graph.layOut();
+         said.push(app.graph.hits().every((hit) => hit.hidden));
+         press(false);
+         said.push($('tip').textContent.includes('too narrow'));
+         return said.join('|');",
+    );
+    assert_eq!(
+        said,
+        "matched 60.00% · 1 of 2|matched 60.00% · 2 of 2|matched 60.00% · 1 of 2|matched 60.00% · 2 of 2|true|matched 60.00% · 1 of 1|true"
+    );
+}
+
+#[test]
+fn a_lower_window_keeps_what_the_graph_grows_from() {
+    let said = driven(
+        "window.html",
+        "const { graph } = app;
+         const resize = (height) => {
+           document.querySelector('main').style.flex = `0 0 ${height}px`;
+           graph.fit();
+         };
+         const fromBottom = () => graph.holder.clientHeight - graph.baseOnScreen();
+         resize(60);
+         const before = fromBottom();
+         resize(40);
+         const lower = fromBottom();
+         resize(60);
+         const { scrollTop, scrollHeight, clientHeight } = graph.holder;
+         return [before, lower, fromBottom(), scrollTop + clientHeight === scrollHeight].join('|');",
+    );
+    assert_eq!(said, "19|19|19|true");
+}

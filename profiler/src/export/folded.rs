@@ -14,8 +14,8 @@ use std::{
     io::{self, Write},
 };
 
-use super::names;
-use crate::profile::{FrameKind, LabelKey, LabelValue, Location, LocationId, Profile, Sample};
+use super::{frames::Shown, names};
+use crate::profile::{LabelKey, LabelValue, Location, LocationId, Profile, Sample};
 
 /// Writes the profile as folded stacks.
 ///
@@ -33,7 +33,10 @@ pub(super) fn stacks(profile: &Profile) -> BTreeMap<String, u64> {
     let frames: Vec<String> = profile
         .locations()
         .iter()
-        .map(|location| frames_of(profile, location))
+        .map(|location| {
+            let frames = frames_of(profile, location).map(|(frame, _)| frame);
+            frames.collect::<Vec<_>>().join(";")
+        })
         .collect();
     let mut stacks = BTreeMap::new();
     for sample in profile.samples().filter(|sample| sample.count > 0) {
@@ -56,6 +59,19 @@ fn stack_of(sample: &Sample<'_>, comm: Option<&str>, frames: &[String]) -> Strin
     stack.join(";")
 }
 
+/// Every frame as it stands in [`stacks`], and what it is; some of them several times.
+pub(super) fn shown_frames(profile: &Profile) -> impl Iterator<Item = (String, Shown)> + '_ {
+    let locations = profile.locations().iter();
+    locations.flat_map(|location| frames_of(profile, location))
+}
+
+/// The first frame of every stack in [`stacks`] that tells its thread; some of them several times.
+pub(super) fn comms(profile: &Profile) -> impl Iterator<Item = String> + '_ {
+    profile
+        .samples()
+        .filter_map(|sample| comm_of(profile, &sample))
+}
+
 /// The thread's name as a first frame, if the sample tells it. It has no space, so that no reader
 /// trims it.
 fn comm_of(profile: &Profile, sample: &Sample<'_>) -> Option<String> {
@@ -69,36 +85,26 @@ fn comm_of(profile: &Profile, sample: &Sample<'_>) -> Option<String> {
     })
 }
 
-/// The frames of one location, outermost first, joined.
-fn frames_of(profile: &Profile, location: &Location) -> String {
-    if location.lines.is_empty() {
-        return frame(
-            &names::of_line(profile, location, None),
-            suffix(location, 0),
-        );
-    }
-    let frames: Vec<String> = location
-        .lines
-        .iter()
-        .enumerate()
-        .rev()
-        .map(|(at, line)| {
-            let name = names::of_line(profile, location, Some(line));
-            frame(&name, suffix(location, at))
-        })
-        .collect();
-    frames.join(";")
+/// The frames of one location, outermost first, and what each is.
+fn frames_of<'a>(
+    profile: &'a Profile,
+    location: &'a Location,
+) -> impl Iterator<Item = (String, Shown)> + 'a {
+    // One without lines has one frame all the same.
+    (0..location.lines.len().max(1)).rev().map(move |at| {
+        let name = names::of_line(profile, location, location.lines.get(at));
+        let shown = Shown::of(location, at);
+        (frame(&name, suffix(shown)), shown)
+    })
 }
 
-/// What a location's line at this position is marked with. The last line is the real function.
-fn suffix(location: &Location, at: usize) -> &'static str {
-    let inlined = at + 1 < location.lines.len();
-    match location.kind {
-        FrameKind::Marker => "",
-        FrameKind::Kernel => "_[k]",
-        FrameKind::User | FrameKind::Jit if inlined => "_[i]",
-        FrameKind::User => "",
-        FrameKind::Jit => "_[j]",
+/// What a frame is marked with.
+pub(super) const fn suffix(shown: Shown) -> &'static str {
+    match shown {
+        Shown::User | Shown::Marker => "",
+        Shown::Kernel => "_[k]",
+        Shown::Inlined => "_[i]",
+        Shown::Jit => "_[j]",
     }
 }
 
@@ -131,7 +137,7 @@ fn without_number_at_end(name: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::{Function, Line, StringId};
+    use crate::profile::{FrameKind, Function, Line, StringId};
 
     fn line(profile: &mut Profile, name: &str) -> Line {
         let name = profile.string(name);

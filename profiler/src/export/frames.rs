@@ -38,7 +38,7 @@ impl Shown {
     ];
 
     /// The kind of a location's line at this position. The last line is the real function.
-    fn of(location: &Location, at: usize) -> Self {
+    pub(super) fn of(location: &Location, at: usize) -> Self {
         let is_inlined = at + 1 < location.lines.len();
         match location.kind {
             FrameKind::Marker => Self::Marker,

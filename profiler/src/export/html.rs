@@ -27,15 +27,16 @@ use tree::Group;
 
 const PAGE: &str = include_str!("html/page.html");
 const STYLE: &str = include_str!("html/style.css");
-const SCRIPT: [&str; 3] = [
+const SCRIPT: [&str; 4] = [
     include_str!("html/model.js"),
+    include_str!("html/names.js"),
     include_str!("html/graph.js"),
     include_str!("html/app.js"),
 ];
 
 /// SHA-256 of the style and of the script, in base64. A test tells what they should be.
-const STYLE_HASH: &str = "oSJTqN58+c+5LwOjLLudvlFpMHb3Z/o28Eboj9VnFu8=";
-const SCRIPT_HASH: &str = "dUiSCB2jeH0jayNSCTDIfY2wpOgJMUfRxAcvImTJfQo=";
+const STYLE_HASH: &str = "VZW7EX7rWs7QqaPhV2MSsfIPkUqmWxPLMKMlQU3RQ44=";
+const SCRIPT_HASH: &str = "JIMdwQkQtB+bJRfQGtLjnxmWEFz6++PJ/VOJUNbzttE=";
 
 /// All that the page knows.
 #[derive(Serialize)]

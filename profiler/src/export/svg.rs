@@ -2,9 +2,13 @@
 //!
 //! Drawn by the crate `inferno`, whose only way in is folded lines.
 
+mod colours;
+
 use std::io::{self, Write};
 
-use inferno::flamegraph::{self, Direction, Options, Palette, color::MultiPalette};
+use inferno::flamegraph::{
+    self, Direction, Options, TextTruncateDirection, color::BackgroundColor,
+};
 
 use super::{
     about,
@@ -12,6 +16,10 @@ use super::{
     folded, names,
 };
 use crate::profile::Profile;
+
+/// The narrowest box that is drawn, in percent of the whole: about a pixel. Most boxes of a
+/// profile of a host are narrower, and they were most of the file.
+const LEAST_PERCENT: f64 = 0.1;
 
 /// Writes the profile as a flame graph.
 ///
@@ -37,21 +45,24 @@ pub fn write(profile: &Profile, flame: Flame, out: &mut dyn Write) -> io::Result
         .rev()
         .map(|(stack, count)| format!("{stack} {count}"))
         .collect();
-    flamegraph::from_lines(
-        &mut options(profile, flame, title),
-        lines.iter().map(String::as_str),
-        out,
-    )
+    let mut colours = colours::of(profile);
+    let mut options = options(profile, flame, title);
+    options.palette_map = Some(&mut colours);
+    flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out)
 }
 
 fn options(profile: &Profile, flame: Flame, title: String) -> Options<'static> {
     let mut options = Options::default();
     options.title = title;
     options.count_name = names::clean(about::counted(&profile.event_type)).into_owned();
-    // The one palette that knows all our suffixes: kernel orange, inlined aqua, run-time code
-    // green. It has C++ and Rust yellow, and the rest red.
-    options.colors = Palette::Multi(MultiPalette::Java);
-    // Colours follow from the names, so that two graphs of one program look alike.
+    // Warm boxes would drown in the usual yellow.
+    options.bgcolors = Some(BackgroundColor::Grey);
+    options.min_width = LEAST_PERCENT;
+    if profile.total() as f64 * LEAST_PERCENT > 100.0 {
+        options.subtitle = Some(format!("boxes below {LEAST_PERCENT}% are left out"));
+    }
+    options.text_truncate_direction = TextTruncateDirection::Right;
+    // Colours have a map of their own; by no means would they follow from chance.
     options.deterministic = true;
     // Keeps the order that it is given, the last line first.
     options.flame_chart = true;

@@ -176,15 +176,20 @@ class App {
     const legend = $('legend');
     legend.replaceChildren();
     this.graph.readTheme();
-    this.profile.byKind(this.groups).forEach((sum, kind) => {
-      if (!this.profile.frameKind.includes(kind)) return;
-      const title = kind === CUT ? 'Samples whose stack was cut: its outermost frame says why' : 'Samples whose innermost frame is of this kind';
-      const entry = element('span', null, { title });
+    const { leaves, cut } = this.profile.byKind(this.groups);
+    const add = (kind, words, sum, title) => {
+      const entry = element('span', null, kind === CUT ? { title, class: 'apart' } : { title });
       const dot = element('span', null, { class: 'dot' });
       dot.style.background = this.graph.shade(kind, 0);
-      entry.append(dot, `${KINDS[kind]} `, element('b', percent(sum, this.total)));
+      entry.append(dot, `${words} `, element('b', percent(sum, this.total)));
       legend.append(entry);
+    };
+    legend.append(element('span', 'of all:', { title: 'Of all samples that are chosen, whatever the graph is zoomed to' }));
+    leaves.forEach((sum, kind) => {
+      if (kind !== CUT && this.profile.frameKind.includes(kind)) add(kind, KINDS[kind], sum, 'Samples whose innermost frame is of this kind');
     });
+    if (leaves[CUT] > 0) legend.append(element('span', `no function ${percent(leaves[CUT], this.total)}`, { title: 'Samples of which no frame is known' }));
+    if (cut > 0) add(CUT, 'of these, stack cut:', cut, 'Samples whose stack was cut: its outermost frame says why');
     legend.append(element('span', 'click: zoom · shift-click: callers and callees · /: search · ?: keys', { class: 'hint' }));
   }
 
@@ -233,7 +238,7 @@ class App {
     const name = element('td', null, { class: 'name' });
     const dot = element('span', null, { class: 'dot', title: KINDS[row.kind] });
     dot.style.background = this.graph.shade(row.kind, 0);
-    const button = element('button', code.name, { type: 'button', title: 'Callers and callees' });
+    const button = element('button', code.name, { type: 'button', title: `${code.name}\n\nclick: callers and callees` });
     button.addEventListener('click', () => this.goAround(row.function));
     name.append(dot, button);
     const place = code.file && (row.line > 0 ? `${code.file}:${row.line}` : code.file);
@@ -269,21 +274,28 @@ class App {
       if (!known.has(key)) known.set(key, test(this.profile.nameOf(key)));
       return known.get(key);
     });
-    if (!test) {
-      $('matched').textContent = '';
-      return;
-    }
-    const sum = this.asked.around >= 0
-      ? this.matchedAround()
-      : this.parts[0].tree.matched(this.parts[0].zoom, this.graph.matches);
-    const whole = this.parts[0].tree.total[this.parts[0].zoom];
-    const isPart = this.asked.around >= 0 || this.asked.path.length > 0;
-    $('matched').textContent = `matched ${percent(sum, whole)}${isPart ? ' of this' : ''}`;
+    this.graph.hit = null;
+    this.matched = '';
+    if (test) this.match();
+    $('matched').textContent = this.matched;
   }
 
-  // Callers and callees are of the same samples, so each is told apart.
-  matchedAround() {
-    return Math.max(...this.parts.map((part) => part.tree.matched(WHOLE, this.graph.matches)));
+  match() {
+    for (const part of this.parts) part.within = part.tree.matched(this.graph.matches);
+    // Callers and callees are of the same samples, so each is told apart.
+    const sum = Math.max(...this.parts.map((part) => part.within[part.zoom]));
+    const whole = this.parts[0].tree.total[this.parts[0].zoom];
+    const isPart = this.asked.around >= 0 || this.asked.path.length > 0;
+    this.matched = `matched ${percent(sum, whole)}${isPart ? ' of this' : ''}`;
+  }
+
+  // To the next of what was searched for, or by -1 to the one before.
+  jump(by) {
+    const found = $('graph').hidden ? null : this.graph.jump(by);
+    if (!found) return;
+    const { hit, number, count: all } = found;
+    $('matched').textContent = `${this.matched} · ${count(number)} of ${count(all)}`;
+    this.pointAt(hit);
   }
 
   // ---- what one can do
@@ -338,6 +350,10 @@ class App {
   showTip(box, x, y) {
     const { profile } = this;
     const { tree, zoom } = box.part;
+    if (box.hidden) {
+      this.showRestTip(box, x, y);
+      return;
+    }
     const key = tree.key[box.node];
     const code = profile.functions[profile.functionOf(key)];
     const list = element('dl', null);
@@ -361,12 +377,37 @@ class App {
       if (code.object) row('object', code.object);
       row('kind', KINDS[profile.kindOf(key)]);
     }
+    this.putTip(profile.nameOf(key), list, x, y);
+  }
+
+  // Of what has no box there is what it is together, and what it is searched for.
+  showRestTip(rest, x, y) {
+    const { tree, within } = rest.part;
+    const list = element('dl', null);
+    const sum = rest.hidden.reduce((all, node) => all + tree.total[node], 0);
+    const matched = rest.hidden.filter((node) => within[node] > 0);
+    list.append(element('dt', 'total'), element('dd', this.share(sum)));
+    list.append(element('dt', 'matched'), element('dd', this.share(this.graph.matchedIn(rest))));
+    const nameOf = (key) => this.graph.waysOf(key, this.profile.nameOf(key))[0] || this.profile.nameOf(key);
+    const names = [...new Set(matched.map((node) => nameOf(tree.key[node])))];
+    const more = names.length > 3 ? ` and ${names.length - 3} more` : '';
+    list.append(element('dt', 'by way of'), element('dd', names.slice(0, 3).join(', ') + more));
+    this.putTip(`${count(rest.hidden.length)} too narrow to be drawn here`, list, x, y);
+  }
+
+  putTip(title, list, x, y) {
     const tip = $('tip');
-    tip.replaceChildren(element('span', profile.nameOf(key), { class: 'name' }), list);
+    tip.replaceChildren(element('span', title, { class: 'name' }), list);
     tip.hidden = false;
     const { width, height } = tip.getBoundingClientRect();
     tip.style.left = `${Math.max(8, Math.min(x + 14, innerWidth - width - 8))}px`;
     tip.style.top = `${y + 18 + height > innerHeight ? Math.max(8, y - height - 12) : y + 18}px`;
+  }
+
+  // Shows what a box is where no pointer is.
+  pointAt(box) {
+    const area = $('graph').getBoundingClientRect();
+    this.showTip(box, area.left + Math.max(box.x, 0), area.top + box.row * ROW + this.graph.offset - $('graph').scrollTop);
   }
 
   hideTip() {
@@ -403,7 +444,7 @@ class App {
       const box = this.graph.at(event.clientX, event.clientY);
       if (box) this.open(box, event.shiftKey);
     });
-    new ResizeObserver(() => { if (!$('graph').hidden && this.total > 0) this.graph.layOut(); }).observe($('graph'));
+    new ResizeObserver(() => { if (!$('graph').hidden && this.total > 0) this.graph.fit(); }).observe($('graph'));
     matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => this.show());
     addEventListener('keydown', (event) => this.onKey(event));
     addEventListener('hashchange', () => { if (location.hash !== this.address) { this.readAddress(); this.rebuild(); } });
@@ -413,6 +454,7 @@ class App {
     if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector('dialog[open]')) return;
     const isTyping = event.target instanceof HTMLInputElement || event.target instanceof HTMLSelectElement;
     if (event.key === 'Escape') this.escape();
+    else if (event.target === $('search') && event.key === 'Enter') this.jump(event.shiftKey ? -1 : 1);
     else if (isTyping) return;
     else if (event.key === '/') $('search').select();
     else if (!this.actOn(event.key)) return;
@@ -440,8 +482,7 @@ class App {
     else if (key === 'Enter' && graph.selected && document.activeElement.tagName !== 'BUTTON') this.open(graph.selected, false);
     else if (arrows[key]) {
       const box = graph.go(arrows[key]);
-      const area = $('graph').getBoundingClientRect();
-      if (box) this.showTip(box, area.left + Math.max(box.x, 0), area.top + box.row * ROW + graph.offset - $('graph').scrollTop);
+      if (box) this.pointAt(box);
     } else return false;
     return true;
   }

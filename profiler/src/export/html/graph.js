@@ -4,6 +4,8 @@
 const ROW = 19;
 const GAP = 1;
 const LEAST = 0.5;
+// What was searched for is at least this wide, so that an eye finds it.
+const LEAST_HIT = 2;
 const FONT = '12px ui-monospace, "SF Mono", "Cascadia Mono", "DejaVu Sans Mono", Menlo, Consolas, monospace';
 
 // Hue and saturation of each kind, as in KINDS; labels have none.
@@ -18,18 +20,43 @@ class Graph {
     this.boxes = [];
     this.rows = [];
     this.colours = new Map();
+    this.ways = new Map();
     this.matches = null;
+    this.hit = null;
     this.over = null;
     this.selected = null;
     this.isAsked = false;
-    holder.addEventListener('scroll', () => this.ask());
+    holder.addEventListener('scroll', () => { this.remember(); this.ask(); });
   }
 
   // Draws these from now on: `parts` are trees that grow up or down from the same row.
   show(profile, parts) {
-    Object.assign(this, { profile, parts, over: null, selected: null });
+    Object.assign(this, { profile, parts, over: null, selected: null, hit: null });
     this.layOut();
     this.holder.scrollTop = this.middle();
+    this.remember();
+  }
+
+  // Where the row is on the screen that the graph grows from.
+  baseOnScreen() {
+    return this.base * ROW + this.offset - this.holder.scrollTop;
+  }
+
+  // A browser may scroll by itself between a change of the window and our answer to it.
+  remember() {
+    if (this.parts && this.holder.clientHeight === this.height) this.kept = this.baseOnScreen();
+  }
+
+  // The window has changed: the base keeps its distance from the edge that it stands on, or its
+  // place between the edges if the graph grows both ways.
+  fit() {
+    const { height, kept } = this;
+    this.layOut();
+    let wanted = kept;
+    if (this.parts.length > 1) wanted = Math.max(0, (kept + ROW) * this.height / height - ROW);
+    else if (this.parts[0].up) wanted = kept + this.height - height;
+    this.holder.scrollTop += Math.round(this.baseOnScreen() - wanted);
+    this.kept = wanted;
   }
 
   // What is zoomed to is seen at first, with a little of what called it.
@@ -44,6 +71,7 @@ class Graph {
 
   layOut() {
     this.width = this.holder.clientWidth;
+    this.height = this.holder.clientHeight;
     this.boxes = [];
     this.rests = [];
     let [above, below] = [0, 0];
@@ -105,10 +133,11 @@ class Graph {
     const first = tree.children[node][at];
     const self = tree.total[node] - tree.children[node].reduce((sum, child) => sum + tree.total[child], 0);
     const width = (tree.start[node] + tree.total[node] - self - tree.start[first]) * scale;
-    if (width < 2) return 0;
     const x = (tree.start[first] - tree.start[zoom]) * scale;
     const depth = tree.depth[node] + 1;
-    this.rests.push({ part, x, width, depth, count: tree.children[node].length - at });
+    const hidden = tree.children[node].slice(at);
+    // No node has this number: a rest is none.
+    this.rests.push({ part, node: -1 - node, x, width, depth, scale, hidden });
     return depth;
   }
 
@@ -139,32 +168,53 @@ class Graph {
     const top = holder.scrollTop - this.offset;
     const first = Math.max(0, Math.floor(top / ROW));
     const last = Math.min(this.rows.length - 1, Math.floor((top + holder.clientHeight) / ROW));
-    for (let row = first; row <= last; row++) {
-      for (const box of this.rows[row]) this.drawBox(box, row * ROW - top);
-    }
+    const seen = this.rows.slice(first, last + 1).flat();
+    const isHit = (box) => this.matches !== null && this.matches(box.part.tree.key[box.node]);
+    for (const box of seen) if (!isHit(box)) this.drawBox(box, box.row * ROW - top, false);
     for (const rest of this.rests) {
       if (rest.row >= first && rest.row <= last) this.drawRest(rest, rest.row * ROW - top);
     }
+    // Last, as they may be wider than what they stand for.
+    for (const box of seen) if (isHit(box)) this.drawBox(box, box.row * ROW - top, true);
+    if (this.hit) this.drawFrame(this.hit, this.hit.row * ROW - top);
+  }
+
+  // Around the one of what was searched for that was jumped to.
+  drawFrame(hit, y) {
+    this.context.strokeStyle = this.ink;
+    this.context.lineWidth = 2;
+    this.context.strokeRect(hit.x - 1, y - 1, Math.max(hit.width, LEAST_HIT) + 2, ROW + 1);
   }
 
   drawRest(rest, y) {
     const { context } = this;
-    const text = `${rest.count} narrower`;
+    const matched = this.matchedIn(rest);
+    if (rest.width < 2 && matched === 0) return;
+    const text = `${rest.hidden.length} narrower`;
     context.fillStyle = this.shade(-1, 0);
     context.globalAlpha = this.faded;
     context.fillRect(rest.x, y, rest.width - GAP, ROW - GAP);
     context.globalAlpha = 1;
+    if (matched > 0) {
+      context.fillStyle = this.matchColour;
+      context.fillRect(rest.x, y, Math.max(matched * rest.scale, LEAST_HIT), ROW - GAP);
+    }
     context.fillStyle = this.quiet;
     if (rest.width > text.length * this.letter + 8) context.fillText(text, rest.x + 4, y + ROW / 2);
   }
 
-  drawBox(box, y) {
+  // How much of what is too narrow here matches, itself or by what is below it.
+  matchedIn(rest) {
+    const { within } = rest.part;
+    return this.matches === null ? 0 : rest.hidden.reduce((sum, node) => sum + within[node], 0);
+  }
+
+  drawBox(box, y, isMatch) {
     const { context } = this;
     const key = box.part.tree.key[box.node];
     const name = this.profile.nameOf(key);
-    const isMatch = this.matches !== null && this.matches(key);
     const isFaded = box.isAbove || (this.matches !== null && !isMatch);
-    const width = Math.max(box.width - (box.width > 3 ? GAP : 0), LEAST);
+    const width = Math.max(box.width - (box.width > 3 ? GAP : 0), isMatch ? LEAST_HIT : LEAST);
     context.globalAlpha = isFaded ? this.faded : 1;
     context.fillStyle = isMatch ? this.matchColour : this.colourOf(key, name);
     context.fillRect(box.x, y, width, ROW - GAP);
@@ -178,8 +228,19 @@ class Graph {
     const room = Math.floor((width - 8) / this.letter);
     if (room < 2) return;
     context.fillStyle = isMatch ? this.matchInk : isFaded ? this.quiet : this.boxInk;
-    const text = name.length > room ? `${name.slice(0, room - 1)}…` : name;
+    const text = fitting(name, this.waysOf(key, name), room);
     context.fillText(text, box.x + 4, y + ROW / 2, width - 8);
+  }
+
+  // The shorter ways to say what a box is; a label or a mark has none.
+  waysOf(key, name) {
+    let ways = this.ways.get(key);
+    if (!ways) {
+      const isCode = this.profile.functionOf(key) >= 0 && this.profile.kindOf(key) !== CUT;
+      ways = isCode ? shorter(name) : [];
+      this.ways.set(key, ways);
+    }
+    return ways;
   }
 
   isSame(box, other) {
@@ -243,6 +304,26 @@ class Graph {
     this.ask();
   }
 
+  // All that is shown of what was searched for, the heaviest first.
+  hits() {
+    if (this.matches === null) return [];
+    const boxes = this.boxes.filter((box) => !box.isAbove && box.node >= 0 && this.matches(box.part.tree.key[box.node]));
+    const rests = this.rests.filter((rest) => this.matchedIn(rest) > 0);
+    const weight = (box) => (box.hidden ? this.matchedIn(box) : box.part.tree.total[box.node]);
+    return [...boxes, ...rests].sort((a, b) => weight(b) - weight(a) || a.x - b.x || a.depth - b.depth || a.row - b.row);
+  }
+
+  // Jumps to the next of them, or by -1 to the one before; gives which it is, and of how many.
+  jump(by) {
+    const hits = this.hits();
+    if (!hits.length) return null;
+    const last = hits.findIndex((hit) => this.isSame(hit, this.hit));
+    const next = last < 0 ? (by > 0 ? 0 : hits.length - 1) : (last + by + hits.length) % hits.length;
+    this.hit = hits[next];
+    this.reveal(this.hit);
+    return { hit: this.hit, number: next + 1, count: hits.length };
+  }
+
   // Goes from the selected box to the one beside it; gives the new one.
   go(direction) {
     const from = this.selected && this.boxes.find((box) => this.isSame(box, this.selected));
@@ -265,6 +346,10 @@ class Graph {
 
   select(box) {
     this.selected = box;
+    this.reveal(box);
+  }
+
+  reveal(box) {
     const y = box.row * ROW + this.offset;
     if (y < this.holder.scrollTop) this.holder.scrollTop = y - ROW;
     else if (y + ROW > this.holder.scrollTop + this.holder.clientHeight) this.holder.scrollTop = y + 2 * ROW - this.holder.clientHeight;

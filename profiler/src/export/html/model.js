@@ -85,16 +85,14 @@ class Tree {
     return node;
   }
 
-  // How much lies in nodes that match, each sample once.
-  matched(from, matches) {
-    const todo = [from];
-    let sum = 0;
-    while (todo.length) {
-      const node = todo.pop();
-      if (node > WHOLE && matches(this.key[node])) sum += this.total[node];
-      else todo.push(...this.children[node]);
+  // How much of each node lies in nodes that match, each sample once: itself, or some below it.
+  matched(matches) {
+    const within = new Float64Array(this.key.length);
+    for (let node = this.key.length - 1; node > WHOLE; node--) {
+      if (matches(this.key[node])) within[node] = this.total[node];
+      within[this.parent[node]] += within[node];
     }
-    return sum;
+    return within;
   }
 }
 
@@ -296,19 +294,21 @@ class Profile {
     return [...lines].sort((a, b) => b[1] - a[1] || a[0] - b[0]);
   }
 
-  // Samples by the kind of their innermost frame, and those whose stack was cut anywhere.
+  // Samples by the kind of their innermost frame, which is all of them, and how many of them have
+  // a stack that was cut anywhere.
   byKind(groups) {
-    const sums = KINDS.map(() => 0);
+    const leaves = KINDS.map(() => 0);
+    let cut = 0;
     for (const group of groups) {
       const isCut = new Set();
       for (let raw = group.first; raw < group.end; raw++) {
         const kind = this.frameKind[this.rawFrame[raw]];
-        if (kind !== CUT) sums[kind] += this.rawSelf[raw];
-        else if (!isCut.has(this.rawParent[raw])) sums[CUT] += this.rawTotal[raw];
+        leaves[kind] += this.rawSelf[raw];
+        if (kind === CUT && !isCut.has(this.rawParent[raw])) cut += this.rawTotal[raw];
         if (kind === CUT || isCut.has(this.rawParent[raw])) isCut.add(raw);
       }
     }
-    return sums;
+    return { leaves, cut };
   }
 }
 
