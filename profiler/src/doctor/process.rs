@@ -281,7 +281,7 @@ fn words(refusal: Refusal) -> String {
 fn get_debug_file(object: &ObjectReport) -> String {
     match &object.build_id {
         Some(id) => format!(
-            "install its debug package, or: sudo install -D \"$(debuginfod-find debuginfo {id})\" {}",
+            "install its debug package, or: ebpfprof --debuginfod=https://debuginfod.elfutils.org (it is looked for at {})",
             debug_path(id).display()
         ),
         None => "build it with -g, and do not strip it".to_owned(),

@@ -96,6 +96,11 @@ impl<C> Entry<C> {
     /// Where the debug file of an object comes from, and where it is looked for: for those of the
     /// distribution its packages, for others another build.
     fn debug_file(&self, build: &str) -> Vec<String> {
+        if self.is_in_kernel() {
+            return vec![
+                "install the debug package of this kernel: the code is part of it".to_owned(),
+            ];
+        }
         let path = self.argument();
         let mut ways = vec![if self.is_of_distribution() {
             format!(
@@ -111,6 +116,11 @@ impl<C> Entry<C> {
             ));
         }
         ways
+    }
+
+    /// Whether an object is none of a file: the vDSO.
+    fn is_in_kernel(&self) -> bool {
+        matches!(&self.place, Place::Object(path) if path.starts_with('['))
     }
 
     /// Whether packages put files where this one is.

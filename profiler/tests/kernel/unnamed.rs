@@ -78,7 +78,7 @@ fn a_stripped_program_is_told_as_such() {
     assert!(recorded.stderr.contains(&note), "{}", recorded.stderr);
     let told = explain(&recorded, &[]);
     let told_build_id = format!("(build id {build_id})");
-    for words in [path, "why: stripped", &told_build_id, "debuginfod-find"] {
+    for words in [path, "why: stripped", &told_build_id, "--debuginfod="] {
         assert!(told.contains(words), "{words} in:\n{told}");
     }
     let told: serde_json::Value = serde_json::from_str(&explain(&recorded, &["--json"])).unwrap();
