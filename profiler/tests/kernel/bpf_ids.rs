@@ -29,13 +29,18 @@ pub(crate) fn held_by(pid: u32) -> BTreeSet<BpfId> {
     found
 }
 
-/// How often the programs that a process holds have run. Counted while somebody has the kernel
-/// measure run times, as a recording does.
+/// `BPF_PROG_TYPE_PERF_EVENT`. Source: `include/uapi/linux/bpf.h`.
+const PERF_EVENT: u64 = 7;
+
+/// How often the programs that clocks run, of those that a process holds, have run: others run
+/// whenever somebody forks or maps. Counted while somebody has the kernel measure run times, as a
+/// recording does.
 pub(crate) fn runs_of(pid: u32) -> u64 {
     let infos = infos(pid);
     // Two descriptors may be of one program.
     let runs: BTreeMap<u64, u64> = infos
         .iter()
+        .filter(|info| numbers(info, "prog_type:").next() == Some(PERF_EVENT))
         .filter_map(|info| {
             numbers(info, "prog_id:")
                 .zip(numbers(info, "run_cnt:"))
