@@ -3,6 +3,8 @@
 //! The palettes of `inferno` guess from names what a function is, and take what begins in upper
 //! case for code made at run time. We know what it is.
 
+use std::collections::BTreeMap;
+
 use inferno::flamegraph::color::{Color, PaletteMap};
 
 use crate::{
@@ -10,9 +12,8 @@ use crate::{
     profile::Profile,
 };
 
-/// For what no function is: the whole, comms, and why a stack was cut or is
-/// empty. Hue in degrees, the rest in
-/// percent.
+/// For what no function is: the whole, comms, and why a stack was cut or is empty. Hue in degrees, the
+/// rest in percent.
 const GREY: Shade = Shade {
     hue: 215.0,
     saturation: 6.0,
@@ -41,9 +42,17 @@ pub(super) fn of(profile: &Profile) -> PaletteMap {
     for comm in folded::comms(profile) {
         colours.insert(&comm, colour(GREY, &comm));
     }
-    let (marks, functions): (Vec<_>, Vec<_>) =
-        folded::shown_frames(profile).partition(|(_, shown)| *shown == Shown::Marker);
-    for (frame, shown) in marks.into_iter().chain(functions) {
+    // Two functions may read alike, as one's name may end like the mark of another's kind: in whatever
+    // order they came, one of them counts.
+    let rank = |shown: Shown| (shown == Shown::Marker, shown);
+    let mut frames: BTreeMap<String, Shown> = BTreeMap::new();
+    for (frame, shown) in folded::shown_frames(profile) {
+        let known = frames.entry(frame).or_insert(shown);
+        if rank(shown) < rank(*known) {
+            *known = shown;
+        }
+    }
+    for (frame, shown) in frames {
         let name = frame.strip_suffix(folded::suffix(shown)).unwrap_or(&frame);
         let colour = colour(shade(shown), name);
         colours.insert(frame, colour);
