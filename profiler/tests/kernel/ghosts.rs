@@ -276,13 +276,20 @@ fn many_processes_that_live_shortly_are_named() {
     assert_eq!(pids.len(), 20, "{}", recorded.folded.text());
 }
 
-/// Fails unless all samples of a thread of this name are named, and `run` lies in `path`.
+/// Fails unless all code of the program is named, and `run` lies in `path`. The distribution's libraries
+/// have assembly that no symbol covers, which one in hundreds of samples of a start meets.
 #[track_caller]
 fn check_everything_of(recorded: &Recorded, comm: &str, path: &str) {
     let folded = &recorded.folded;
     let is_nameless = |frame: &String| frame.starts_with('[') && !frame.starts_with("[cut: ");
-    let nameless = folded.count(|stack| stack.comm == comm && stack.frames.iter().any(is_nameless));
-    assert_eq!(nameless, 0, "some frame has no name:\n{}", folded.text());
+    let is_own = |frame: &String| is_nameless(frame) && !frame.contains(".so");
+    let among = |is: &dyn Fn(&String) -> bool| {
+        folded.count(|stack| stack.comm == comm && stack.frames.iter().any(is))
+    };
+    let (nameless, own) = (among(&is_nameless), among(&is_own));
+    assert_eq!(own, 0, "some frame has no name:\n{}", folded.text());
+    let all = folded.count(|stack| stack.comm == comm);
+    assert!(nameless * 100 <= all, "{nameless}:\n{}", folded.text());
     let works = folded.count(|stack| stack.comm == comm && stack.calls(&SHARES));
     assert!(works > 5, "{works} samples:\n{}", folded.text());
     for sample in recorded.pprof.samples() {
