@@ -33,7 +33,9 @@ fn check_named(recorded: &Recorded, calls: &[&str], path: &str) {
     assert_eq!(nameless, 0, "some frame has no name:\n{}", folded.text());
     assert_eq!(recorded.receipt.unnamed, 0, "{}", folded.text());
     let leaf = calls.last().expect("there is a call");
-    for sample in recorded.pprof.samples() {
+    let samples = recorded.pprof.samples().into_iter();
+    // Where a call was inlined, functions and paths do not pair.
+    for sample in samples.filter(|sample| sample.functions.len() == sample.paths.len()) {
         // Functions that are inlined nowhere: a location has one, so they pair with paths.
         let pairs = sample.functions.iter().zip(&sample.paths);
         for (function, its_path) in pairs.filter(|(function, _)| function == leaf) {
@@ -292,7 +294,9 @@ fn check_everything_of(recorded: &Recorded, comm: &str, path: &str) {
     assert!(nameless * 100 <= all, "{nameless}:\n{}", folded.text());
     let works = folded.count(|stack| stack.comm == comm && stack.calls(&SHARES));
     assert!(works > 5, "{works} samples:\n{}", folded.text());
-    for sample in recorded.pprof.samples() {
+    let samples = recorded.pprof.samples().into_iter();
+    // Where a call was inlined, functions and paths do not pair.
+    for sample in samples.filter(|sample| sample.functions.len() == sample.paths.len()) {
         let pairs = sample.functions.iter().zip(&sample.paths);
         for (_, its_path) in pairs.filter(|(function, _)| *function == "run") {
             assert_eq!(its_path, path);
