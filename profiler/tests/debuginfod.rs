@@ -426,6 +426,17 @@ fn silent() -> Server {
     Server::start(|_, stream| stream.read_to_end(&mut Vec::new()).map(drop))
 }
 
+/// A server whose answer never ends, and hardly comes.
+fn dripping() -> Server {
+    Server::start(|_, stream| {
+        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
+        loop {
+            stream.write_all(&[0])?;
+            thread::sleep(Duration::from_millis(50));
+        }
+    })
+}
+
 #[test]
 fn a_silent_server_is_given_up() {
     let stripped = Stripped::new();
@@ -444,13 +455,7 @@ fn a_silent_server_is_given_up() {
 #[test]
 fn the_run_does_not_wait_longer_than_it_may() {
     let stripped = Stripped::new();
-    let drips = Server::start(|_, stream| {
-        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
-        loop {
-            stream.write_all(&[0])?;
-            thread::sleep(Duration::from_millis(50));
-        }
-    });
+    let drips = dripping();
     for server in [silent(), drips] {
         let mut command = stripped.symbols(&flag(&server));
         let said = said(command.env("DEBUGINFOD_MAXTIME", "1"));
@@ -464,13 +469,7 @@ fn the_run_does_not_wait_longer_than_it_may() {
 #[test]
 fn a_server_that_drips_is_given_up() {
     let stripped = Stripped::new();
-    let drips = Server::start(|_, stream| {
-        stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n")?;
-        loop {
-            stream.write_all(&[0])?;
-            thread::sleep(Duration::from_millis(50));
-        }
-    });
+    let drips = dripping();
     let mut command = stripped.symbols(&flag(&drips));
     let said = said(command.env("DEBUGINFOD_TIMEOUT", "1"));
     assert!(
