@@ -12,7 +12,7 @@ pub const SCRATCH_FRAMES: usize = 1024;
 
 /// Words of a scratch record behind its header: the frames of a walked stack, or what a walk on the
 /// user side needs. A per-CPU value has at most 32 KiB (`PCPU_MIN_UNIT_SIZE`).
-pub const SCRATCH_WORDS: usize = 3072;
+pub const SCRATCH_WORDS: usize = 3776;
 
 /// Callers that a CPU keeps what it has found out of: 32 KiB, the most of a per-CPU value.
 pub const KEPT_CALLERS: usize = 1024;
@@ -22,6 +22,12 @@ pub const PAGE_BYTES: usize = 4096;
 
 /// Most pages of stack that leave with an unwalked sample; the first is mostly not whole.
 pub const STACK_COPY_PAGES: usize = 5;
+
+/// Most pages of the stack that the thread came from that leave with an unwalked sample.
+pub const CALLERS_STACK_PAGES: usize = 2;
+
+/// Frame pointers followed in search of the stack that the thread came from.
+pub const FRAME_POINTERS_FOLLOWED: usize = 48;
 
 /// Frames walked up to which a stack that comes to unknown code leaves unwalked: with more, what was
 /// walked tells more than the part of the stack would.
@@ -70,7 +76,8 @@ pub const MIN_RING_BYTES: usize = 2 << 20;
 const _: () = assert!(MAX_TAIL_CALLS * FRAMES_PER_PROGRAM > MAX_USER_FRAMES);
 const _: () = assert!(MAX_KERNEL_FRAMES + MAX_USER_FRAMES <= SCRATCH_FRAMES);
 const _: () = assert!(
-    (MAX_KERNEL_FRAMES + 1 + crate::wire::RAW_HEAD_WORDS) * 8 + STACK_COPY_PAGES * PAGE_BYTES
+    (MAX_KERNEL_FRAMES + 1 + crate::wire::RAW_HEAD_WORDS) * 8
+        + (STACK_COPY_PAGES + CALLERS_STACK_PAGES) * PAGE_BYTES
         <= SCRATCH_WORDS * 8
 );
 const _: () = assert!(SCRATCH_FRAMES <= SCRATCH_WORDS);

@@ -5,8 +5,9 @@
 //!
 //! - of [`KIND_STACK`] the frames (see [`crate::frame`]), innermost first;
 //! - of [`KIND_UNWALKED`] the task's user registers by their DWARF numbers, the program counter as
-//!   number 16, then the number of the object whose unwind table was lacking (0 for none), then the
-//!   address of a part of the stack, then that part itself.
+//!   number 16, then the number of the object whose unwind table was lacking (0 for none), then
+//!   address and words of a part of the stack, address and words of a part of the stack that the
+//!   thread came from, and those two parts themselves.
 
 use crate::limits::COMM_BYTES;
 
@@ -17,8 +18,9 @@ pub const KIND_STACK: u16 = 1;
 /// side walks it.
 pub const KIND_UNWALKED: u16 = 2;
 
-/// Words of an unwalked sample before its part of the stack: registers, object and address.
-pub const RAW_HEAD_WORDS: usize = crate::step::ALL_REGISTERS + 2;
+/// Words of an unwalked sample before its parts of stacks: registers, object, and of each part the
+/// address and the number of words.
+pub const RAW_HEAD_WORDS: usize = crate::step::ALL_REGISTERS + 5;
 
 /// [`SampleHeader::probe`] of the on-CPU probe.
 pub const PROBE_CPU: u16 = 1;

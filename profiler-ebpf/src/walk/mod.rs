@@ -24,11 +24,11 @@ use profiler_common::{
     counters::Counter,
     frame::{Place, PlaceWord, Position, object_place},
     limits::{
-        FEW_FRAMES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, PAGE_BYTES, RED_ZONE_BYTES, SCRATCH_FRAMES,
+        CALLERS_STACK_PAGES, FEW_FRAMES, FRAME_POINTERS_FOLLOWED, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, PAGE_BYTES, RED_ZONE_BYTES, SCRATCH_FRAMES,
         SCRATCH_WORDS, STACK_COPY_PAGES,
     },
     mapping::{self, Chunk, MappingEntry, ProcessEntry, SWITCHES_STACKS},
-    step::{ALL_REGISTERS, AllRegisters, Depth, Growth, Registers},
+    step::{ALL_REGISTERS, AllRegisters, Depth, Growth, Registers, UserMemory},
     stop::StopReason,
     unwind::{
         Chunks, NO_INFORMATION, TABLE_PENDING, TABLE_REFUSED, TABLE_RESIDENT, TABLE_UNREADABLE,
@@ -380,21 +380,72 @@ impl Walk {
         let page = sp & !(PAGE_BYTES as u64 - 1);
         let below = sp.wrapping_sub(RED_ZONE_BYTES) & !7;
         let start = if below < page { sp & !7 } else { below };
-        let (start, bytes) = self.copy_stack((head + RAW_HEAD_WORDS) * 8, start);
+        let parts = (head + RAW_HEAD_WORDS) * 8;
+        self.words[head + ALL_REGISTERS + 3] = self.stack_before(start);
+        let (start, bytes) = self.copy_stack(parts, start, STACK_COPY_PAGES);
         self.words[head + ALL_REGISTERS + 1] = start;
+        self.words[head + ALL_REGISTERS + 2] = bytes as u64 / 8;
+        // Verifier: it would follow the second copy once for each length of the first and for each way
+        // to where it begins, if it knew them.
+        let before = self.forgotten(head + ALL_REGISTERS + 3);
+        let bytes = self.forgotten(head + ALL_REGISTERS + 2) as usize * 8;
+        // Verifier: bounds the second part's place.
+        let bytes = if bytes > STACK_COPY_PAGES * PAGE_BYTES {
+            0
+        } else {
+            bytes
+        };
+        let (start, more) = if before == 0 {
+            (0, 0)
+        } else {
+            self.copy_stack(parts + bytes, before, CALLERS_STACK_PAGES)
+        };
+        self.words[head + ALL_REGISTERS + 3] = start;
+        self.words[head + ALL_REGISTERS + 4] = more as u64 / 8;
         self.header.kind = KIND_UNWALKED;
-        self.header.user_count = (RAW_HEAD_WORDS + bytes / 8) as u16;
+        self.header.user_count = (RAW_HEAD_WORDS + (bytes + more) / 8) as u16;
     }
 
-    /// Copies the stack from an address on, page by page, as far as it can be read, and tells where the
+    /// A word, of whose value the compiler and the verifier know nothing.
+    #[inline(always)]
+    fn forgotten(&self, word: usize) -> u64 {
+        // SAFETY: the reference says that it can be read.
+        unsafe { (&raw const self.words[word]).read_volatile() }
+    }
+
+    /// The frame pointer by which the chain of them leaves the part of the stack that begins at
+    /// `start`: a thread of Go's, or a signal handler, was on another stack before. 0 if it does not.
+    #[inline(always)]
+    fn stack_before(&self, start: u64) -> u64 {
+        let end = start.wrapping_add((STACK_COPY_PAGES * PAGE_BYTES) as u64);
+        let (mut lowest, mut frame) = (start, self.registers[6]);
+        let mut followed = 0;
+        while followed < FRAME_POINTERS_FOLLOWED {
+            if frame & 7 != 0 {
+                return 0;
+            }
+            if frame < lowest || frame >= end {
+                return frame;
+            }
+            lowest = frame + 8;
+            let Some(bytes) = CurrentMemory.read(frame) else {
+                return 0;
+            };
+            frame = u64::from_ne_bytes(bytes);
+            followed += 1;
+        }
+        0
+    }
+
+    /// Copies a stack from an address on, page by page, as far as it can be read, and tells where the
     /// copy begins and how many bytes it has. A frame may have been made on a page that is not there
     /// before something is written to it.
     #[inline(always)]
-    fn copy_stack(&mut self, at: usize, start: u64) -> (u64, usize) {
+    fn copy_stack(&mut self, at: usize, start: u64, pages: usize) -> (u64, usize) {
         let (mut start, mut bytes) = (start, 0);
         let mut length = PAGE_BYTES - (start as usize & (PAGE_BYTES - 1));
         let mut page = 0;
-        while page < STACK_COPY_PAGES {
+        while page < pages {
             let from = start.wrapping_add(bytes as u64) as *const c_void;
             let to = self.words.as_mut_ptr().cast::<u8>();
             // SAFETY: the pages and what is before them fit the words (asserted in `limits`).

@@ -50,10 +50,28 @@ pub struct Unwalked {
     pub position: Position,
     /// The number of the object whose unwind table was lacking; 0 for none.
     pub lacking: u32,
-    /// The address of `stack`.
-    pub stack_start: u64,
     /// The memory from a little below the stack pointer on, as far as it came along.
-    pub stack: Vec<u8>,
+    pub stack: StackPart,
+    /// The memory from the frame pointer on by which the thread came from another stack, if it did.
+    pub stack_before: StackPart,
+}
+
+/// Memory of a stack, as it was at the moment of the sample.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StackPart {
+    /// The address of the first byte.
+    pub start: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+}
+
+impl StackPart {
+    /// The bytes from an address on, if that lies in it.
+    #[must_use]
+    pub fn from(&self, address: u64) -> Option<&[u8]> {
+        let offset = usize::try_from(address.checked_sub(self.start)?).ok()?;
+        self.bytes.get(offset..).filter(|bytes| !bytes.is_empty())
+    }
 }
 
 impl Sample {
@@ -137,14 +155,24 @@ fn read_frames(bytes: &[u8]) -> Option<Vec<Frame>> {
 }
 
 fn read_unwalked(header: &SampleHeader, bytes: &[u8]) -> Option<Unwalked> {
-    let (head, stack) = bytes.split_at_checked(RAW_HEAD_WORDS * 8)?;
+    let (head, mut parts) = bytes.split_at_checked(RAW_HEAD_WORDS * 8)?;
     let mut words = words_of(head);
     let mut registers = [0; ALL_REGISTERS];
     for register in &mut registers {
         *register = words.next()?;
     }
     let lacking = u32::try_from(words.next()?).ok()?;
-    let stack_start = words.next()?;
+    let mut part = || {
+        let start = words.next()?;
+        let bytes = usize::try_from(words.next()?).ok()?.checked_mul(8)?;
+        let (part, rest) = parts.split_at_checked(bytes)?;
+        parts = rest;
+        Some(StackPart {
+            start,
+            bytes: part.to_vec(),
+        })
+    };
+    let (stack, stack_before) = (part()?, part()?);
     Some(Unwalked {
         registers,
         position: if header.in_syscall == 0 {
@@ -153,8 +181,8 @@ fn read_unwalked(header: &SampleHeader, bytes: &[u8]) -> Option<Unwalked> {
             Position::ReturnAddress
         },
         lacking,
-        stack_start,
-        stack: stack.to_vec(),
+        stack,
+        stack_before,
     })
 }
 
@@ -207,27 +235,35 @@ mod tests {
         let header = SampleHeader {
             kind: KIND_UNWALKED,
             kernel_count: 1,
-            user_count: 21,
+            user_count: 25,
             in_syscall: 1,
             ..header()
         };
-        let words: Vec<u64> = (100..122).collect();
+        let mut words: Vec<u64> = (100..126).collect();
+        (words[20], words[22]) = (2, 1);
         let sample = decode(&record(header, &words)).unwrap();
         assert_eq!((sample.kernel, sample.user), (vec![100], vec![]));
         let unwalked = sample.unwalked.unwrap();
         assert_eq!((unwalked.registers[0], unwalked.registers[16]), (101, 117));
         assert_eq!(unwalked.position, Position::ReturnAddress);
-        assert_eq!((unwalked.lacking, unwalked.stack_start), (118, 119));
-        let stack: Vec<u8> = [120_u64, 121]
-            .into_iter()
-            .flat_map(u64::to_ne_bytes)
-            .collect();
-        assert_eq!(unwalked.stack, stack);
-        let short = SampleHeader {
-            user_count: 18,
-            ..header
+        assert_eq!(unwalked.lacking, 118);
+        let part = |start, words: &[u64]| StackPart {
+            start,
+            bytes: words.iter().copied().flat_map(u64::to_ne_bytes).collect(),
         };
-        assert!(decode(&record(short, &words)).is_none());
+        assert_eq!(unwalked.stack, part(119, &[123, 124]));
+        assert_eq!(unwalked.stack_before, part(121, &[125]));
+        let rest = 124_u64.to_ne_bytes();
+        assert_eq!(unwalked.stack.from(119 + 8), Some(&rest[..]));
+        assert_eq!(unwalked.stack.from(118), None);
+        assert_eq!(unwalked.stack.from(119 + 16), None);
+        for user_count in [18, 24] {
+            let short = SampleHeader {
+                user_count,
+                ..header
+            };
+            assert!(decode(&record(short, &words)).is_none());
+        }
     }
 
     #[test]

@@ -35,7 +35,7 @@ use profiler_common::{
     limits::{MAX_KERNEL_FRAMES, MAX_TARGETS, MIN_RING_BYTES},
 };
 
-pub use decode::{Comm, Sample, Unwalked};
+pub use decode::{Comm, Sample, StackPart, Unwalked};
 pub use error::BpfError;
 pub use features::{Answer, Feature, Trial, ask, trial};
 pub use stream::ProcessStream;

@@ -7,7 +7,7 @@
 use std::{cell::OnceCell, fs::File, os::unix::fs::FileExt};
 
 use profiler_common::{
-    limits::{PAGE_BYTES, STACK_COPY_PAGES},
+    limits::{CALLERS_STACK_PAGES, PAGE_BYTES, STACK_COPY_PAGES},
     step::{Growth, Registers, UserMemory},
     stop::StopReason,
     walk::{Cursor, Knowledge},
@@ -15,7 +15,7 @@ use profiler_common::{
 
 use super::{Located, Mapping, Processes, Space, UserPlace, UserStack};
 use crate::{
-    bpf::{Sample, Tables, Unwalked},
+    bpf::{Sample, StackPart, Tables, Unwalked},
     object::{Objects, lookup_address},
     residency::Residency,
     target::Pid,
@@ -185,20 +185,21 @@ impl Copied<'_> {
 
     /// Whether the stack goes on beyond what came along.
     fn is_full(&self) -> bool {
-        let pages = STACK_COPY_PAGES - 1;
-        self.unwalked.stack.len() > pages * PAGE_BYTES
+        let full = |part: &StackPart, pages| part.bytes.len() > (pages - 1) * PAGE_BYTES;
+        full(&self.unwalked.stack, STACK_COPY_PAGES)
+            || full(&self.unwalked.stack_before, CALLERS_STACK_PAGES)
     }
 }
 
 impl UserMemory for Copied<'_> {
     fn read<const N: usize>(&self, address: u64) -> Option<[u8; N]> {
-        let stack = &self.unwalked.stack;
-        let offset = address
-            .checked_sub(self.unwalked.stack_start)
-            .and_then(|offset| usize::try_from(offset).ok())
-            .filter(|offset| *offset < stack.len());
-        if let Some(offset) = offset {
-            return stack.get(offset..)?.first_chunk().copied();
+        let Unwalked {
+            stack,
+            stack_before,
+            ..
+        } = self.unwalked;
+        if let Some(bytes) = stack.from(address).or_else(|| stack_before.from(address)) {
+            return bytes.first_chunk().copied();
         }
         match place_in(self.code.space, address) {
             UserPlace::Object(object, address) => self.code.with.objects.get(object).read(address),

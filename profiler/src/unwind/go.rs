@@ -10,6 +10,9 @@
 //! - Threads begin in `mstart`, called by `clone` or, with cgo, by C code. It makes no frame, and rbp
 //!   still has what it had in whoever made the thread: a step by it would lead to another thread's
 //!   stack. Source: `src/runtime/asm_amd64.s`, `src/runtime/sys_linux_amd64.s`.
+//! - `mcall` leaves its goroutine for the scheduler, on another stack, and never comes back: another
+//!   thread may already run the goroutine, and change what its stack holds. Go's own traces end there
+//!   too. Source: `src/runtime/asm_amd64.s`.
 //! - `rt0_go` begins the program, and goroutines return to `goexit`.
 //!
 //! Programs are stripped of their symbols, so `asyncPreempt` is known by its code, which saves the
@@ -41,16 +44,20 @@ const BLOCK: u64 = 1 << 20;
 const MOST_CODE_BYTES: u64 = 256 << 20;
 /// `call *%r12`: how `clone` calls a thread's first function.
 const CALL_FIRST: [u8; 3] = [0x41, 0xff, 0xd4];
+/// `mov n(%r14),%rsp`, but for the number: how `mcall` comes to the other stack since Go 1.17, which
+/// has the goroutine in r14.
+const SWITCH: [u8; 3] = [0x49, 0x8b, 0x66];
 /// `mov $0,%ebp`, with which `mstart` begins since Go 1.27 or before.
 const CLEAR_RBP: [u8; 5] = [0xbd, 0, 0, 0, 0];
 
 /// The functions that are looked for in the table, the one known by its code first.
-const NAMES: [&[u8]; 5] = [
+const NAMES: [&[u8]; 6] = [
     b"runtime.asyncPreempt",
     b"runtime.rt0_go",
     b"runtime.goexit",
     b"runtime.mstart",
     b"runtime.clone",
+    b"runtime.mcall",
 ];
 
 type Rules = Vec<(Range<u64>, Rule)>;
@@ -63,7 +70,7 @@ pub(super) fn find(file: &File, code: &[CodeRange]) -> Rules {
     };
     let mut rules = preempt_rules(&preempt);
     let functions = GoFunctions::read(file).map(|functions| functions.find(&NAMES));
-    let [known, rt0_go, goexit, mstart, clone] = functions.unwrap_or_default();
+    let [known, rt0_go, goexit, mstart, clone, mcall] = functions.unwrap_or_default();
     // The table tells offsets from where the runtime has its code, which need not be a section's start.
     if let Some(base) = known.and_then(|known| preempt.start.checked_sub(known.start)) {
         let read = |function: Option<Range<u64>>| {
@@ -75,6 +82,7 @@ pub(super) fn find(file: &File, code: &[CodeRange]) -> Rules {
         }
         rules.extend(read(mstart).and_then(mstart_rule));
         rules.extend(read(clone).and_then(clone_rule));
+        rules.extend(read(mcall).and_then(mcall_rule));
     }
     rules.sort_unstable_by_key(|(range, _)| range.start);
     rules.dedup_by(|later, earlier| later.0.start < earlier.0.end);
@@ -111,6 +119,13 @@ fn mstart_rule((range, code): (Range<u64>, Vec<u8>)) -> Option<(Range<u64>, Rule
 fn clone_rule((range, code): (Range<u64>, Vec<u8>)) -> Option<(Range<u64>, Rule)> {
     let call = range.start + memmem::find(&code, &CALL_FIRST)? as u64;
     Some((call..call + CALL_FIRST.len() as u64, Rule::End))
+}
+
+/// What runs on the other stack.
+fn mcall_rule((range, code): (Range<u64>, Vec<u8>)) -> Option<(Range<u64>, Rule)> {
+    let switched = memmem::find(&code, &SWITCH)? + SWITCH.len() + 1;
+    let switched = range.start + switched as u64;
+    (switched < range.end).then_some((switched..range.end, Rule::End))
 }
 
 fn find_preempt(file: &File, range: &CodeRange) -> Option<Range<u64>> {

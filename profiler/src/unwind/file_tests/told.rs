@@ -102,6 +102,7 @@ fn what_go_does_not_describe_is_found_by_its_table_of_functions() {
     let mut code = code_with(0x40, &PREEMPTS);
     code[0x60..0x66].copy_from_slice(&MSTART);
     code[0x78..0x7b].copy_from_slice(&CALL_FIRST);
+    code[0xb2..0xb6].copy_from_slice(&[0x49, 0x8b, 0x66, 0x38]);
     // The table counts from somewhere else.
     let at = |place: u64| place + 0x1230;
     let functions = [
@@ -112,6 +113,7 @@ fn what_go_does_not_describe_is_found_by_its_table_of_functions() {
         (at(0x80), "runtime.goexit"),
         (at(0x90), "main.runtime.goexit"),
         (at(0xa0), "runtime.rt0_go"),
+        (at(0xb0), "runtime.mcall"),
     ];
     let found = |code: &[u8], table: Vec<u8>| {
         let program = Elf::program().with_code(code.to_vec());
@@ -131,9 +133,10 @@ fn what_go_does_not_describe_is_found_by_its_table_of_functions() {
         (0x78, 0x7b, Rule::End),
         (0x80, 0x90, Rule::End),
         (0xa0, 0xb0, Rule::End),
+        (0xb6, 0xc0, Rule::End),
     ];
     for is_wide in [false, true] {
-        let table = go_functions(is_wide, &functions, at(0xb0));
+        let table = go_functions(is_wide, &functions, at(0xc0));
         assert_eq!(found(&code, table.clone()), expected, "{is_wide}");
         // A table that is cut tells less, and nothing else.
         for length in 0..table.len() {
@@ -146,7 +149,7 @@ fn what_go_does_not_describe_is_found_by_its_table_of_functions() {
     }
     // Before Go 1.17 it had a frame.
     code[0x65] = 0x90;
-    let table = go_functions(false, &functions, at(0xb0));
+    let table = go_functions(false, &functions, at(0xc0));
     assert_eq!(found(&code, table), expected[1..]);
 }
 
