@@ -80,10 +80,29 @@ pub fn now_ns() -> u64 {
 /// Which walker to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
-    /// `bpf_loop`, where the kernel has it (5.17 and later).
+    /// `bpf_loop`, where the kernel has it (5.17 and later). It has `bpf_task_pt_regs` for the user
+    /// registers of a task in the kernel.
     Loop,
-    /// A bounded loop and tail calls.
+    /// A bounded loop and tail calls. It takes those registers from the top of the task's kernel
+    /// stack.
     TailCalls,
+}
+
+impl Flavour {
+    /// The best that the running kernel has: it is asked for what is needed, not for its version.
+    #[must_use]
+    pub fn best() -> Self {
+        let has = |helper| is_helper_supported(ProgramType::PerfEvent, helper).unwrap_or(false);
+        let needed = [
+            aya_obj::generated::bpf_func_id::BPF_FUNC_loop,
+            aya_obj::generated::bpf_func_id::BPF_FUNC_task_pt_regs,
+        ];
+        if needed.into_iter().all(has) {
+            Self::Loop
+        } else {
+            Self::TailCalls
+        }
+    }
 }
 
 /// What a run samples, fixed before the programs are loaded.
@@ -167,7 +186,7 @@ impl Sampler {
     /// # Errors
     /// When the kernel lacks something or refuses it.
     pub fn load(settings: &Settings) -> Result<Self, BpfError> {
-        let flavour = settings.flavour.unwrap_or_else(best_flavour);
+        let flavour = settings.flavour.unwrap_or_else(Flavour::best);
         // Without the kernel's run time statistics the cost is told without BPF time.
         let stats = enable_stats(Stats::RunTime).ok();
         let ring_bytes = ring_bytes(settings.period_ns, ticks::online_cpus()?.len());
@@ -192,7 +211,7 @@ impl Sampler {
             .map_err(|error| BpfError::map("SAMPLES", error))?;
         let counts = PerCpuArray::try_from(take(&mut bpf, "COUNTS")?)
             .map_err(|error| BpfError::map("COUNTS", error))?;
-        Ok(Self {
+        let sampler = Self {
             bpf,
             flavour,
             clocks,
@@ -206,7 +225,12 @@ impl Sampler {
             log,
             _continuations: continuations,
             stats,
-        })
+        };
+        log::debug!(
+            "walker {flavour:?}, clocks attached by ioctl; the verifier read {:?}",
+            sampler.verified_instructions()
+        );
+        Ok(sampler)
     }
 
     /// Starts the clocks.
@@ -385,18 +409,6 @@ fn reconcile(due: &BTreeMap<u32, ticks::DueTicks>, runs: &BTreeMap<u32, u64>) ->
         excess += runs.saturating_sub(due.ticks + due.clocks);
     }
     (ticks, excess)
-}
-
-fn best_flavour() -> Flavour {
-    let loops = is_helper_supported(
-        ProgramType::PerfEvent,
-        aya_obj::generated::bpf_func_id::BPF_FUNC_loop,
-    );
-    if loops.unwrap_or(false) {
-        Flavour::Loop
-    } else {
-        Flavour::TailCalls
-    }
 }
 
 fn ring_bytes(period_ns: u64, cpus: usize) -> usize {

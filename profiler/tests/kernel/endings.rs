@@ -127,7 +127,7 @@ fn nothing_is_left_behind_when_it_is_killed() {
         assert_eq!(running.finish().code, None);
         wait_until(
             "the kernel has let go of it",
-            Duration::from_secs(3),
+            Duration::from_secs(30),
             || !held.iter().any(exists),
         );
         assert_eq!(

@@ -15,8 +15,8 @@ use crate::bpf_ids::runs_of;
 /// The binary.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ebpfprof");
 
-/// How long anything may take on a busy machine before it counts as hung.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// How long anything may take on a busy or slow machine before it counts as hung.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Ticks after which a recording is surely under way.
 const SOME_TICKS: u64 = 200;
