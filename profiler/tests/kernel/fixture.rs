@@ -9,6 +9,8 @@ use std::{
     time::Instant,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 pub(crate) use crate::fixture_path::fixture_path as path;
 use crate::program::{PATIENCE, wait_until};
 
@@ -60,6 +62,10 @@ impl Fixture {
     /// The pid as an argument.
     pub(crate) fn pid_text(&self) -> String {
         self.pid().to_string()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits until it has printed a line that starts so.

@@ -46,6 +46,15 @@ impl Pace {
     }
 }
 
+/// Percent of its time that a program spends in its own code, at least, when it would be this much on
+/// a processor: on a slow host forks take much of the time.
+pub(crate) fn own_percent(percent: f64) -> f64 {
+    match env::var_os(SLOW_VARIABLE) {
+        Some(_) => percent / 2.0,
+        None => percent,
+    }
+}
+
 /// The walkers that the kernel has, as arguments; the one that it is given of itself comes first.
 pub(crate) fn walkers() -> &'static [&'static str] {
     match Flavour::best() {

@@ -8,7 +8,7 @@ use crate::{
     folded::Folded,
     host::Pace,
     pprof::Pprof,
-    program::{BINARY, Finished, Running},
+    program::{Finished, Running, binary},
     receipt::Receipt,
 };
 
@@ -38,7 +38,7 @@ impl Recording {
     /// A recording with a frequency and a length; `None` for as long as it takes. A slow host has
     /// another [`Pace`].
     pub(crate) fn new(hertz: u32, seconds: Option<f64>) -> Self {
-        Self::through(Command::new(BINARY), hertz, seconds)
+        Self::through(Command::new(binary()), hertz, seconds)
     }
 
     /// A recording by a command that ends in the binary's path.

@@ -4,7 +4,7 @@ use crate::{
     fixture::Fixture,
     folded::Stack,
     host::walkers,
-    known::{Known, without_cut},
+    known::{Known, check_together, without_cut},
     recording::{Recorded, record},
     turn,
 };
@@ -448,4 +448,44 @@ fn assembly_without_description_that_pushes_cuts_the_stack_and_says_so() {
         let guessed = |stack: &Stack| stack.has("asm_pushes") && stack.user()[1] != "asm_pushes";
         folded.check_percent(&what, 0.0, 0.0, guessed);
     }
+}
+
+/// Programs of all kinds at once: it is what runs under every kernel (`cargo xtask kernel-test`).
+#[test]
+fn programs_that_are_recorded_together_have_whole_stacks() {
+    let _turn = turn();
+    let mut deep = vec!["descend"; 402];
+    (deep[0], deep[401]) = ("main", "bottom");
+    let calls: [&[&str]; 2] = [
+        &["main", "serve", "read_loop"],
+        &["main", "serve", "write_loop"],
+    ];
+    let handled = ["main", "interrupted", SIGNAL_RETURN, "on_alarm", "handle"];
+    let tree: [&[&str]; 2] = [
+        &["tree::main", "tree::run", "tree::left|tree::left::<u32>"],
+        &[
+            "tree::main",
+            "tree::run",
+            "<tree::Right as tree::Work>::work",
+        ],
+    ];
+    let burn: [&[&str]; 2] = [
+        &["main.main", "main.outer", "main.inner"],
+        &["main.main", "main.outer", "main.other"],
+    ];
+    let all = [
+        Known::new("bare/shares", &SHARES),
+        Known::new("bare/shares-static", &SHARES),
+        Known::new("bare/syscalls", &calls),
+        Known::new("bare/syscalls-static", &calls),
+        Known::new("bare/signals", &[&["main", "interrupted"], &handled]).argument("code"),
+        Known::new("bare/deep", &[&deep]).argument("400"),
+        Known::new("bare/tree", &tree),
+        Known::new("go-burn", &burn)
+            .reaching(97.0)
+            .rooted_in("runtime.goexit|runtime.goexit.abi0|runtime.main"),
+    ];
+    let results = walkers().iter().map(|walker| check_together(&all, walker));
+    let failed: Vec<String> = results.filter_map(Result::err).collect();
+    assert!(failed.is_empty(), "\n{}", failed.join("\n"));
 }

@@ -13,7 +13,7 @@ use crate::{
     folded::Folded,
     host::{Pace, walkers},
     library::{request, settings},
-    program::{BINARY, Running},
+    program::{Running, binary},
     recording::record,
     turn,
 };
@@ -124,7 +124,7 @@ fn the_library_records_as_the_binary_does() {
 fn the_selftest_passes_by_every_walker() {
     let _turn = turn();
     for walker in walkers() {
-        let mut command = Command::new(BINARY);
+        let mut command = Command::new(binary());
         command.args(["selftest", "--seconds", "4", "--walker", walker]);
         command.args(["-F", &Pace::of(997, None).hertz.to_string()]);
         let finished = Running::start(&mut command).finish();

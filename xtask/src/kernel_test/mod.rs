@@ -11,10 +11,7 @@ mod matrix;
 mod suite;
 mod vm;
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -22,7 +19,7 @@ use crate::{fixtures, packages, process::is_root, workspace::Workspace};
 
 use kernels::{HOST, KERNELS, Kernel};
 use matrix::Row;
-use suite::Outcome;
+use suite::{Outcome, Programs};
 use vm::Task;
 
 pub(crate) use kernels::names;
@@ -68,10 +65,10 @@ pub(crate) fn run(workspace: &Workspace, choice: &Choice, report: Report) -> Res
         packages::ensure_for_machines()?;
     }
     fixtures::build(workspace)?;
-    let program = suite::build(workspace)?;
+    let programs = Programs::build(workspace)?;
     let mut rows = Vec::new();
     for subject in subjects {
-        let row = test(workspace, subject, &program);
+        let row = test(workspace, subject, &programs);
         println!("{}", row.summary());
         rows.push(row);
     }
@@ -116,14 +113,14 @@ fn chosen(choice: &Choice) -> Result<Vec<Subject>> {
 }
 
 /// Runs the tests in one place.
-fn test(workspace: &Workspace, subject: Subject, program: &str) -> Row {
+fn test(workspace: &Workspace, subject: Subject, programs: &Programs) -> Row {
     let mut row = match subject {
         Subject::Host => Row::new(HOST, None),
         Subject::Machine(kernel) => Row::new(kernel.name, Some(kernel.walker)),
     };
     let result = match subject {
-        Subject::Host => test_here(workspace, program, &mut row),
-        Subject::Machine(kernel) => test_in_machine(workspace, &kernel, program, &mut row),
+        Subject::Host => test_here(workspace, programs, &mut row),
+        Subject::Machine(kernel) => test_in_machine(workspace, &kernel, programs, &mut row),
     };
     match result {
         Ok(outcome) => row.outcome = Some(outcome),
@@ -132,11 +129,11 @@ fn test(workspace: &Workspace, subject: Subject, program: &str) -> Row {
     row
 }
 
-fn test_here(workspace: &Workspace, program: &str, row: &mut Row) -> Result<Outcome> {
+fn test_here(workspace: &Workspace, programs: &Programs, row: &mut Row) -> Result<Outcome> {
     row.release = vm::host_release()?;
     println!("testing under this host's Linux {}", row.release);
     let started = Instant::now();
-    let printed = suite::run_here(workspace, program)?;
+    let printed = suite::run_here(workspace, programs)?;
     row.took = started.elapsed();
     finish(&printed, row)
 }
@@ -144,7 +141,7 @@ fn test_here(workspace: &Workspace, program: &str, row: &mut Row) -> Result<Outc
 fn test_in_machine(
     workspace: &Workspace,
     kernel: &Kernel,
-    program: &str,
+    programs: &Programs,
     row: &mut Row,
 ) -> Result<Outcome> {
     let unpacked = fetch::ensure(workspace, kernel)?;
@@ -155,7 +152,7 @@ fn test_in_machine(
     let ended = vm::run(&Task {
         kernel: &unpacked,
         folder: workspace.root(),
-        command: &suite::slow_command(Path::new(program)),
+        command: &suite::slow_command(programs),
         limit: LIMIT,
     })?;
     row.took = started.elapsed();

@@ -122,8 +122,10 @@ impl<'a> Boot<'a> {
     fn run(&self) -> Result<()> {
         let server = self.serve_files()?;
         let mut machine = Helper(self.start_machine()?);
+        let mut shown = 0;
         let started = Instant::now();
         while machine.0.try_wait()?.is_none() {
+            self.show_results(&mut shown);
             if started.elapsed() > self.task.limit {
                 let printed = fs::read_to_string(self.in_run("output")).unwrap_or_default();
                 bail!(
@@ -139,6 +141,16 @@ impl<'a> Boot<'a> {
         // The next boot makes it anew; there is none if the server took it away.
         let _ = fs::remove_file(self.path("socket"));
         Ok(())
+    }
+
+    /// Prints the tests that have ended since the last look.
+    fn show_results(&self, shown: &mut usize) {
+        let printed = fs::read_to_string(self.in_run("output")).unwrap_or_default();
+        let results = printed.lines().filter(|line| is_result(line));
+        for line in results.skip(*shown) {
+            println!("{line}");
+            *shown += 1;
+        }
     }
 
     fn ended(&self) -> Result<Option<Ended>> {
@@ -182,8 +194,10 @@ impl<'a> Boot<'a> {
         let memory = format!("memory-backend-memfd,id=memory,size={MEMORY_MIB}M,share=on");
         let console = format!("file,id=console,path={}", self.path("console").display());
         let files = format!("socket,id=files,path={}", self.path("socket").display());
-        let mut command = Command::new("qemu-system-x86_64");
+        // The machine ends with us, however we end.
+        let mut command = Command::new("setpriv");
         command
+            .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
             .args(["-machine", "q35,memory-backend=memory", "-accel", "tcg"])
             .args(["-cpu", "max", "-smp", &PROCESSORS.to_string()])
             .args(["-m", &MEMORY_MIB.to_string(), "-object", &memory])
@@ -250,6 +264,12 @@ fn module(busybox: &Path, path: &Path) -> Result<Vec<u8>> {
         bail!("cannot unpack {}: {}", path.display(), unpacked.status);
     }
     Ok(unpacked.stdout)
+}
+
+/// Whether a line is the end of one test.
+fn is_result(line: &str) -> bool {
+    let is_end = |end| line.ends_with(end);
+    line.starts_with("test ") && [" ... ok", " ... FAILED"].into_iter().any(is_end)
 }
 
 /// One word of the shell.
