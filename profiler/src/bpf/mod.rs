@@ -28,6 +28,9 @@ use aya::{
     programs::{PerfEvent, ProgramType, RawTracePoint},
     sys::{Stats, enable_stats, is_helper_supported},
 };
+use aya_obj::generated::bpf_func_id::{
+    BPF_FUNC_get_current_ancestor_cgroup_id, BPF_FUNC_loop, BPF_FUNC_task_pt_regs,
+};
 use profiler_common::{
     config::{ProbeConfig, TargetKey},
     counters::Counter,
@@ -46,7 +49,7 @@ use unwind_tables::UnwindTables;
 
 use ticks::{Clocks, CpuChange};
 
-use crate::target::Follow;
+use crate::target::{CgroupFilter, Follow};
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!("../../../profiler-ebpf/prebuilt/ebpfprof.bpf.o");
@@ -93,15 +96,23 @@ impl Flavour {
     #[must_use]
     pub fn best() -> Self {
         let has = |helper| is_helper_supported(ProgramType::PerfEvent, helper).unwrap_or(false);
-        let needed = [
-            aya_obj::generated::bpf_func_id::BPF_FUNC_loop,
-            aya_obj::generated::bpf_func_id::BPF_FUNC_task_pt_regs,
-        ];
-        if needed.into_iter().all(has) {
+        if has(BPF_FUNC_loop) && has(BPF_FUNC_task_pt_regs) {
             Self::Loop
         } else {
             Self::TailCalls
         }
+    }
+}
+
+/// Who can tell which cgroup of version 2 a task is in: the program asks the kernel for it, which not
+/// every kernel answers (5.10 does not).
+#[must_use]
+pub fn cgroup_filter() -> CgroupFilter {
+    let helper = BPF_FUNC_get_current_ancestor_cgroup_id;
+    // Whoever may not ask may not load the program either, and is told so then.
+    match is_helper_supported(ProgramType::PerfEvent, helper) {
+        Ok(false) => CgroupFilter::Processes,
+        _ => CgroupFilter::Kernel,
     }
 }
 

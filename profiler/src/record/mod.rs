@@ -34,7 +34,7 @@ use crate::{
     profile::{LabelKey, Profile},
     symbolize,
     target::{
-        self, Pid, TargetError, TargetSpec, Targets, UserStacks,
+        self, CgroupFilter, Pid, TargetError, TargetSpec, Targets, UserStacks,
         command::{ChildStdout, Command, CommandError, Prepared, Running},
     },
 };
@@ -251,7 +251,13 @@ pub fn prepare(request: Request) -> Result<Ready, RecordError> {
             } else {
                 UserStacks::No
             };
-            (target::resolve(&request.spec, user)?, None)
+            let spec = &request.spec;
+            let cgroups = if spec.cgroups.is_empty() && spec.containers.is_empty() {
+                CgroupFilter::Kernel
+            } else {
+                bpf::cgroup_filter()
+            };
+            (target::resolve(spec, user, cgroups)?, None)
         }
     };
     Ok(Ready {

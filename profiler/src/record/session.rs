@@ -117,15 +117,16 @@ impl Session {
         };
         let only_pids =
             targets.filters == TargetKind::Pid as u32 || targets.filters == TargetKind::Tid as u32;
-        let scope = if only_pids && targets.cgroup_v1.is_empty() && request.spec.comms.is_empty() {
-            Scope::Only(targets.pids.iter().copied().collect(), request.spec.follow)
-        } else {
-            Scope::All
-        };
+        let scope =
+            if only_pids && targets.listed_cgroups.is_empty() && request.spec.comms.is_empty() {
+                Scope::Only(targets.pids.iter().copied().collect(), request.spec.follow)
+            } else {
+                Scope::All
+            };
         Ok(Self {
             watched: Watched::new(
                 request.spec.clone(),
-                targets.cgroup_v1.clone(),
+                targets.listed_cgroups.clone(),
                 &targets.pids,
             ),
             collector: Collector::new(Profile::cpu(period_ns), labels, request.times),

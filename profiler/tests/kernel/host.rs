@@ -46,8 +46,8 @@ impl Pace {
     }
 }
 
-/// Percent of its time that a program spends in its own code, at least, when it would be this much on
-/// a processor: on a slow host forks take much of the time.
+/// Percent of its time that a program spends in its own functions, at least, when it would be this
+/// much on a processor: on a slow host forks, signals and runtimes take much of the time.
 pub(crate) fn own_percent(percent: f64) -> f64 {
     match env::var_os(SLOW_VARIABLE) {
         Some(_) => percent / 2.0,

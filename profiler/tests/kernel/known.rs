@@ -5,6 +5,7 @@ use crate::{
     call_sites::CallSites,
     fixture::Fixture,
     folded::{Folded, Stack, percent},
+    host::own_percent,
     recording::{Recorded, Recording, record},
 };
 
@@ -70,7 +71,7 @@ impl Known {
             hertz: HERTZ,
             complete: 99.9,
             reaching: 99.9,
-            whole: 95.0,
+            whole: own_percent(95.0),
         }
     }
 
@@ -99,13 +100,13 @@ impl Known {
 
     /// So much of its time reaches the bottom marker, at least: other threads have some of it.
     pub(crate) fn reaching(mut self, percent: f64) -> Self {
-        self.reaching = percent;
+        self.reaching = own_percent(percent);
         self
     }
 
     /// So much of its time is spent in whole chains, at least.
     pub(crate) fn whole(mut self, percent: f64) -> Self {
-        self.whole = percent;
+        self.whole = own_percent(percent);
         self
     }
 
@@ -283,6 +284,7 @@ impl Known {
 pub(crate) fn check_together(all: &[Known], walker: &str) -> Result<(), String> {
     let start = |known: &Known| {
         let fixture = Fixture::start_with(known.program, &known.arguments);
+        fixture.wait_until_busy();
         // Until the recording is under way, the CPUs are for that.
         fixture.signal(Signal::STOP);
         fixture
