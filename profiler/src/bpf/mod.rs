@@ -87,7 +87,7 @@ pub enum Flavour {
     /// registers of a task in the kernel.
     Loop,
     /// A bounded loop and tail calls. It takes those registers from the top of the task's kernel
-    /// stack.
+    /// stack, so it is not for kernels that keep something else there.
     TailCalls,
 }
 
@@ -95,13 +95,36 @@ impl Flavour {
     /// The best that the running kernel has: it is asked for what is needed, not for its version.
     #[must_use]
     pub fn best() -> Self {
-        let has = |helper| is_helper_supported(ProgramType::PerfEvent, helper).unwrap_or(false);
-        if has(BPF_FUNC_loop) && has(BPF_FUNC_task_pt_regs) {
-            Self::Loop
-        } else {
-            Self::TailCalls
+        match Self::Loop.obstacle() {
+            None => Self::Loop,
+            Some(_) => Self::TailCalls,
         }
     }
+
+    /// Why it does not work under the running kernel, if so.
+    #[must_use]
+    pub fn obstacle(self) -> Option<&'static str> {
+        let has = |helper| is_helper_supported(ProgramType::PerfEvent, helper).unwrap_or(false);
+        match self {
+            Self::Loop => (!has(BPF_FUNC_loop) || !has(BPF_FUNC_task_pt_regs))
+                .then_some("the kernel has no bpf_loop or no bpf_task_pt_regs"),
+            Self::TailCalls => has_padded_stacks()
+                .then_some("the kernel keeps user registers elsewhere on its stacks (FRED)"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Loop => "bpf_loop",
+            Self::TailCalls => "tail calls",
+        }
+    }
+}
+
+/// Whether user registers lie below the very top of a kernel stack, as they do in kernels built with
+/// FRED. Source: `TOP_OF_KERNEL_STACK_PADDING` in `arch/x86/include/asm/thread_info.h`, from 6.9.
+fn has_padded_stacks() -> bool {
+    btf::Btf::of_kernel().is_ok_and(|kernel| kernel.has_function("fred_entry_from_user"))
 }
 
 /// Who can tell which cgroup of version 2 a task is in: the program asks the kernel for it, which not
@@ -198,6 +221,10 @@ impl Sampler {
     /// When the kernel lacks something or refuses it.
     pub fn load(settings: &Settings) -> Result<Self, BpfError> {
         let flavour = settings.flavour.unwrap_or_else(Flavour::best);
+        if let Some(why) = flavour.obstacle() {
+            let walker = flavour.name();
+            return Err(BpfError::Walker { walker, why });
+        }
         // Without the kernel's run time statistics the cost is told without BPF time.
         let stats = enable_stats(Stats::RunTime).ok();
         let ring_bytes = ring_bytes(settings.period_ns, ticks::online_cpus()?.len());

@@ -11,6 +11,7 @@ use rustix::process::Signal;
 use crate::{
     bpf_ids::{exists, held_by},
     fixture::Fixture,
+    host::walkers,
     program::{PATIENCE, Running, binary, wait_until},
     recording::{Recording, record},
     turn,
@@ -146,7 +147,9 @@ fn nothing_is_left_behind_however_it_follows_and_walks() {
     let _turn = turn();
     let fixture = Fixture::start("shares");
     check_killed(&fixture, &["--follow"]);
-    check_killed(&fixture, &["--walker", "tail-calls"]);
+    for walker in walkers() {
+        check_killed(&fixture, &["--walker", walker]);
+    }
 }
 
 #[test]

@@ -50,15 +50,18 @@ impl Pace {
 /// much on a processor: on a slow host forks, signals and runtimes take much of the time.
 pub(crate) fn own_percent(percent: f64) -> f64 {
     match env::var_os(SLOW_VARIABLE) {
-        Some(_) => percent / 2.0,
+        Some(_) => percent / 4.0,
         None => percent,
     }
 }
 
 /// The walkers that the kernel has, as arguments; the one that it is given of itself comes first.
 pub(crate) fn walkers() -> &'static [&'static str] {
-    match Flavour::best() {
-        Flavour::Loop => &["loop", "tail-calls"],
-        Flavour::TailCalls => &["tail-calls"],
+    let works = [Flavour::Loop, Flavour::TailCalls].map(|walker| walker.obstacle().is_none());
+    match works {
+        [true, true] => &["loop", "tail-calls"],
+        [true, false] => &["loop"],
+        [false, true] => &["tail-calls"],
+        [false, false] => panic!("no walker works under this kernel"),
     }
 }

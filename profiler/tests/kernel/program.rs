@@ -14,6 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bpf_ids::runs_of;
 
+/// The binary that was built for the tests.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ebpfprof");
+
 /// Names another build of the binary to test: on a slow host, an optimized one.
 const BINARY_VARIABLE: &str = "EBPFPROF_BINARY";
 
@@ -23,9 +26,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 /// Ticks after which a recording is surely under way.
 const SOME_TICKS: u64 = 200;
 
-/// The binary.
+/// The binary to test.
 pub(crate) fn binary() -> OsString {
-    env::var_os(BINARY_VARIABLE).unwrap_or_else(|| env!("CARGO_BIN_EXE_ebpfprof").into())
+    env::var_os(BINARY_VARIABLE).unwrap_or_else(|| BINARY.into())
 }
 
 /// Waits until something is so.

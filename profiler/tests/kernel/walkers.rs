@@ -35,7 +35,7 @@ fn the_verifier_reads_few_instructions() {
         assert_eq!(sampler.flavour(), flavour);
         let programs = sampler.verified_instructions();
         // From 5.16 on the kernel tells; from 5.17 on it has the other walker.
-        if programs.is_empty() && walkers().len() == 1 {
+        if programs.is_empty() && walkers()[0] == "tail-calls" {
             println!("walker {walker}: unknown instructions");
             continue;
         }
@@ -125,8 +125,10 @@ fn the_selftest_passes_by_every_walker() {
     let _turn = turn();
     for walker in walkers() {
         let mut command = Command::new(binary());
-        command.args(["selftest", "--seconds", "4", "--walker", walker]);
-        command.args(["-F", &Pace::of(997, None).hertz.to_string()]);
+        let pace = Pace::of(997, Some(5.0));
+        command.args(["selftest", "--walker", walker]);
+        command.args(["-F", &pace.hertz.to_string()]);
+        command.args(["--seconds", &pace.seconds.unwrap().to_string()]);
         let finished = Running::start(&mut command).finish();
         assert_eq!(finished.code, Some(0), "{walker}:\n{}", finished.stderr);
     }
