@@ -104,6 +104,13 @@ impl Known {
         self
     }
 
+    /// So many of its stacks are complete, and reach the bottom marker, at least.
+    pub(crate) fn complete(mut self, percent: f64) -> Self {
+        self.complete = percent;
+        self.reaching = self.reaching.min(percent);
+        self
+    }
+
     /// So much of its time is spent in whole chains, at least.
     pub(crate) fn whole(mut self, percent: f64) -> Self {
         self.whole = own_percent(percent);
@@ -307,6 +314,10 @@ pub(crate) fn check_together(all: &[Known], walker: &str) -> Result<(), String> 
     running.signal(Signal::INT);
     let recorded = recording.take(running.finish());
     let mut failed = Vec::new();
+    let receipt = &recorded.receipt;
+    if receipt.cut > allowed(receipt.kept, 99.9) {
+        failed.push(format!("{} of {} are cut", receipt.cut, receipt.kept));
+    }
     // The kernel's side of system calls is there, from their entry on.
     let read = |stack: &Stack| stack.calls(&["serve", "read_loop"]);
     let enters = |stack: &Stack| read(stack) && stack.has("vfs_read_[k]");
