@@ -450,7 +450,8 @@ fn assembly_without_description_that_pushes_cuts_the_stack_and_says_so() {
     }
 }
 
-/// Programs of all kinds at once: it is what runs under every kernel (`cargo xtask kernel-test`).
+/// Programs of all kinds at once: it is what runs under every kernel (`cargo xtask kernel-test`). None of
+/// Go is among them: where several want a CPU its scheduler switches stacks too often.
 #[test]
 fn programs_that_are_recorded_together_have_whole_stacks() {
     let _turn = turn();
@@ -469,10 +470,6 @@ fn programs_that_are_recorded_together_have_whole_stacks() {
             "<tree::Right as tree::Work>::work",
         ],
     ];
-    let burn: [&[&str]; 2] = [
-        &["main.main", "main.outer", "main.inner"],
-        &["main.main", "main.outer", "main.other"],
-    ];
     let all = [
         Known::new("bare/shares", &SHARES),
         Known::new("bare/shares-static", &SHARES),
@@ -486,12 +483,6 @@ fn programs_that_are_recorded_together_have_whole_stacks() {
             .complete(99.5),
         Known::new("bare/deep", &[&deep]).argument("400"),
         Known::new("bare/tree", &tree),
-        Known::new("go-burn", &burn)
-            .reaching(90.0)
-            // It shares its CPU, so its scheduler has much of its time, and in some instructions of that
-            // the stack is neither one's.
-            .complete(99.0)
-            .rooted_in("runtime.goexit|runtime.goexit.abi0|runtime.main"),
     ];
     let results = walkers().iter().map(|walker| check_together(&all, walker));
     let failed: Vec<String> = results.filter_map(Result::err).collect();

@@ -26,7 +26,7 @@ pub(super) const TESTS: &[&str] = &[
     "walkers::the_verifier_reads_few_instructions",
     "walkers::the_selftest_passes_by_every_walker",
     // Complete and right stacks: in code, in system calls, in signal handlers, deep ones, of static
-    // programs, of Rust and Go.
+    // programs, of Rust.
     "unwinding::programs_that_are_recorded_together_have_whole_stacks",
     // Kernel stacks and their names.
     "kernel_names::a_profile_has_the_kernels_names_as_it_lists_them",
