@@ -89,7 +89,7 @@ enum Verb {
         /// Every kernel.
         #[arg(long)]
         all: bool,
-        /// Put the table into docs/kernels.md too.
+        /// Put the table into docs/kernels.md too, if all passed.
         #[arg(long, requires = "all")]
         write: bool,
     },

@@ -199,7 +199,8 @@ impl<'a> Boot<'a> {
         command
             .args(["--pdeathsig", "KILL", "qemu-system-x86_64"])
             .args(["-machine", "q35,memory-backend=memory", "-accel", "tcg"])
-            .args(["-cpu", "max", "-smp", &PROCESSORS.to_string()])
+            // Without cmpxchg16b, of which QEMU 7.2 now and then spoils the flags: the kernel dies.
+            .args(["-cpu", "max,-cx16", "-smp", &PROCESSORS.to_string()])
             .args(["-m", &MEMORY_MIB.to_string(), "-object", &memory])
             .args(["-nodefaults", "-no-user-config", "-display", "none"])
             .args(["-no-reboot", "-nic", "none", "-kernel"])
