@@ -225,6 +225,20 @@ impl Sampler {
         self.clocks.disable();
     }
 
+    /// Has the clocks tick with another period from now on. Those of CPUs that refuse it keep theirs.
+    ///
+    /// # Errors
+    /// When the kernel refuses it on some CPU.
+    pub fn change_period(&mut self, period_ns: u64) -> Result<(), BpfError> {
+        self.clocks.change_period(period_ns)
+    }
+
+    /// The period, in nanoseconds, of the tick that this sample is of.
+    #[must_use]
+    pub fn period_of(&self, sample: &Sample) -> u64 {
+        self.clocks.period_at(sample.cpu, sample.time_ns)
+    }
+
     /// The walker in use.
     #[must_use]
     pub fn flavour(&self) -> Flavour {

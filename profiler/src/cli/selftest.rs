@@ -55,6 +55,7 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode, Trouble> {
             stdout: ChildStdout::ToStderr,
         }),
         frequency_hz: args.frequency.0,
+        budget: None,
         duration: Some(args.seconds.0),
         kernel_stacks: Stacks::Taken,
         user_stacks: Stacks::Taken,

@@ -5,6 +5,7 @@
 
 mod account;
 mod collect;
+mod governor;
 mod labels;
 mod session;
 mod timeline;
@@ -26,6 +27,7 @@ use std::{
 use thiserror::Error;
 
 pub use account::{Account, Cost};
+pub use governor::{BpfTime, Budget, Lowered};
 pub use labels::LabelSettings;
 
 use crate::{
@@ -51,6 +53,8 @@ pub struct Request {
     pub command: Option<StartCommand>,
     /// Samples per second and CPU.
     pub frequency_hz: u32,
+    /// What it may cost before the frequency is lowered; `None` for whatever it costs.
+    pub budget: Option<Budget>,
     /// How long; `None` until stopped or the target's end.
     pub duration: Option<Duration>,
     /// Whether kernel stacks are taken.
@@ -181,6 +185,8 @@ pub struct Outcome {
     pub account: Account,
     /// What it cost.
     pub cost: Cost,
+    /// Each lowering of the frequency to keep to the budget, in the order of time.
+    pub lowered: Vec<Lowered>,
     /// Why it ended.
     pub end: End,
     /// The command, if one was started and still runs.

@@ -17,6 +17,7 @@ use rustix::event::{PollFd, PollFlags, Timespec};
 use super::{
     Cost, End, LabelSettings, Outcome, Progress, Ready, RecordError, Request, Stop, Times, Watch,
     collect::{Collector, Finished, Known},
+    governor::{BpfTime, Governor, Spent},
     timeline::{MARGIN_NS, Moment, Timeline},
     usage::{self, Usage},
     waiting::{Held, Waiting},
@@ -81,6 +82,7 @@ pub(super) struct Session {
     started_ns: u64,
     clocks_started: Instant,
     usage: Usage,
+    governor: Option<Governor>,
 }
 
 impl Session {
@@ -93,7 +95,7 @@ impl Session {
             prepared,
             started_ns,
         } = ready;
-        let period_ns = 1_000_000_000 / u64::from(request.frequency_hz.max(1));
+        let period_ns = period_ns(request.frequency_hz);
         let sampler = Sampler::load(&Settings {
             period_ns,
             targets: targets.keys.clone(),
@@ -147,6 +149,7 @@ impl Session {
             first_sample_ns: None,
             clocks_started: Instant::now(),
             usage: Usage::now(),
+            governor: governor(&request, &sampler),
             running: None,
             request,
             targets,
@@ -423,7 +426,8 @@ impl Session {
             processes: &self.processes,
             objects: &self.objects,
         };
-        self.collector.add(sample, stack, known);
+        let period_ns = self.sampler.period_of(sample);
+        self.collector.add(sample, period_ns, stack, known);
     }
 
     fn apply(&mut self, event: &ProcessEvent) {
@@ -444,13 +448,34 @@ impl Session {
             log::debug!("CPUs: {error}");
         }
         self.watched.read_cgroups(&mut self.sampler);
-        let counts = self.sampler.counts().unwrap_or_default();
+        let Ok(counts) = self.sampler.counts() else {
+            return;
+        };
+        self.govern(counts.run_time);
         let lost = counts.ring_full + counts.no_scratch + counts.undecodable;
         watch.progress(Progress {
             elapsed: self.clocks_started.elapsed(),
             kept: self.collector.kept(),
             lost,
         });
+    }
+
+    /// Lowers the frequency if the last second cost too much.
+    fn govern(&mut self, bpf: Duration) {
+        let spent = Spent {
+            elapsed: self.clocks_started.elapsed(),
+            cpu: Usage::now().cpu + bpf,
+        };
+        let lower = |governor: &mut Governor| governor.judge(spent);
+        let Some(frequency_hz) = self.governor.as_mut().and_then(lower) else {
+            return;
+        };
+        let period_ns = period_ns(frequency_hz);
+        if let Err(error) = self.sampler.change_period(period_ns) {
+            // That CPU's samples weigh what they did.
+            log::debug!("a clock keeps its frequency: {error}");
+        }
+        self.collector.change_period(period_ns);
     }
 
     /// Stops the clocks, takes the rest, names everything.
@@ -462,10 +487,7 @@ impl Session {
     ) -> Result<Outcome, RecordError> {
         self.sampler.disable();
         let elapsed = self.clocks_started.elapsed();
-        while self.sampler.drain(&mut self.timeline.samples) {}
-        self.sampler.stream().drain(&mut self.timeline.events);
-        self.process(None);
-        self.walk_the_rest();
+        self.take_the_rest();
         let sampling = Usage::now();
         let counts = self.sampler.counts()?;
         let mut notes = self.notes(&counts);
@@ -474,11 +496,6 @@ impl Session {
         let printed = self
             .sampler
             .kernel_symbols(&self.collector.kernel_addresses());
-        let known = Known {
-            processes: &self.processes,
-            objects: &self.objects,
-        };
-        self.collector.add_main(self.targets.main, known);
         // The programs leave the kernel before the slow part.
         drop(self.sampler);
         if let Some(debuginfod) = &self.request.debuginfod {
@@ -505,6 +522,8 @@ impl Session {
         if self.request.times == Times::Kept && profile.timeline().is_none() {
             notes.push(format!("more than {MOST_MOMENTS} samples: their times were not kept, so they stand one after the other in formats that show times; try: a shorter run, or a lower -F"));
         }
+        let lowered = self.governor.map_or(vec![], Governor::into_lowered);
+        notes.extend(lowered.iter().map(ToString::to_string));
         account.count(&counts);
         profile.duration_ns = u64::try_from(counts.sampled.as_nanos()).unwrap_or(u64::MAX);
         add_host_mapping(&mut profile);
@@ -525,12 +544,26 @@ impl Session {
             label: self.targets.label,
             account,
             cost,
+            lowered,
             end,
             running: self.running,
             notes,
             gaps,
             bare_objects: symbolized.bare_objects,
         })
+    }
+
+    /// Takes what is in the rings and what waits, and completes the profile but for its names.
+    fn take_the_rest(&mut self) {
+        while self.sampler.drain(&mut self.timeline.samples) {}
+        self.sampler.stream().drain(&mut self.timeline.events);
+        self.process(None);
+        self.walk_the_rest();
+        let known = Known {
+            processes: &self.processes,
+            objects: &self.objects,
+        };
+        self.collector.add_main(self.targets.main, known);
     }
 
     /// Walks what still waits, once its tables are made.
@@ -564,6 +597,21 @@ impl Session {
         }
         notes
     }
+}
+
+/// What holds the run to its budget, if it has one.
+fn governor(request: &Request, sampler: &Sampler) -> Option<Governor> {
+    let bpf_time = match sampler.has_run_time() {
+        true => BpfTime::Counted,
+        false => BpfTime::Unknown,
+    };
+    let new = |budget| Governor::new(budget, request.frequency_hz, bpf_time);
+    request.budget.map(new)
+}
+
+/// The period of a frequency.
+fn period_ns(frequency_hz: u32) -> u64 {
+    1_000_000_000 / u64::from(frequency_hz.max(1))
 }
 
 /// What the user should know of names and lines that are not there.

@@ -35,6 +35,7 @@ pub(crate) fn request(fixture: &Fixture, inlines: Inlines) -> Request {
         },
         command: None,
         frequency_hz: 499,
+        budget: None,
         duration: Some(Duration::from_secs(1)),
         kernel_stacks: Stacks::Taken,
         user_stacks: Stacks::Taken,

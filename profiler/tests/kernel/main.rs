@@ -17,6 +17,7 @@ mod fixture;
 mod fixture_path;
 mod folded;
 mod ghosts;
+mod governor;
 mod jit;
 mod kernel_names;
 mod known;
