@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    io::{IsTerminal, stdout},
+    io::{IsTerminal, Write, stdout},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::{args::RecordArgs, summary::Written, trouble::Trouble};
 use crate::{
+    bug,
     export::{
         self, Format, Settings,
         output::{Destination, Output, Overwrite},
@@ -197,7 +198,8 @@ pub(super) fn format_of(
 pub(super) struct Outputs(Vec<(Option<PathBuf>, Format, Output)>);
 
 impl Outputs {
-    /// Writes the profile everywhere. One output's failure does not keep the others from theirs.
+    /// Writes the profile everywhere. One output's failure does not keep the others from theirs; that
+    /// of a bug was told when it happened.
     pub(super) fn write(
         self,
         profile: &Profile,
@@ -205,13 +207,18 @@ impl Outputs {
     ) -> (Vec<Written>, Vec<Trouble>) {
         let (mut written, mut troubles) = (Vec::new(), Vec::new());
         for (path, format, output) in self.0 {
-            match output.finish(|out| export::write_with(format, settings, profile, out)) {
-                Ok(bytes) => written.push(Written {
+            let write = |out: &mut dyn Write| {
+                bug::provoke(bug::Place::Export);
+                export::write_with(format, settings, profile, out)
+            };
+            match bug::contain(|| output.finish(write)) {
+                Some(Ok(bytes)) => written.push(Written {
                     path,
                     format,
                     bytes,
                 }),
-                Err(error) => troubles.push(error.into()),
+                Some(Err(error)) => troubles.push(error.into()),
+                None => {}
             }
         }
         (written, troubles)

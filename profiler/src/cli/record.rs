@@ -255,7 +255,7 @@ fn verdict(args: &RecordArgs, outcome: &Outcome) -> ExitCode {
 fn see_off(mut running: Running, end: End, stop: &Stop) {
     let pid = running.pid();
     let asked = match end {
-        End::TimeIsOver => {
+        End::TimeIsOver | End::Bug => {
             tell(&format!(
                 "the command (pid {pid}) still runs; waiting for its end, Ctrl-C ends both"
             ));

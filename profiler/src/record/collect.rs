@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     bpf::{KernelSymbols, Sample},
+    bug,
     jit::{self, Jit},
     object::{Bias, ElfAddr, ObjectId, Objects},
     process::{Mapping as ProcessMapping, Processes, Space, UserPlace, UserStack},
@@ -351,7 +352,9 @@ impl Collector {
         printed: Option<&KernelSymbols>,
     ) -> Finished {
         let objects = known.objects;
-        let jit = std::mem::take(&mut self.jit).finish(jit::Now::read(), known.processes, objects);
+        let jit = std::mem::take(&mut self.jit);
+        let jit = bug::contain(|| jit.finish(jit::Now::read(), known.processes, objects));
+        let jit = jit.unwrap_or_default();
         let mut symbolized = symbolize(&mut self.profile, &self.origins, objects, symbols, printed);
         let made = self.name_made(&jit, &mut symbolized.known);
         let mut account = Account {

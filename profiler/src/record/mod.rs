@@ -32,6 +32,7 @@ pub use labels::LabelSettings;
 
 use crate::{
     bpf::{self, BpfError, Flavour, Stacks},
+    bug,
     debuginfod::Debuginfod,
     error::Explain,
     profile::{LabelKey, Profile},
@@ -172,6 +173,8 @@ pub enum End {
     Stopped,
     /// The targets, or the command, have ended.
     TargetEnded,
+    /// We panicked: what was recorded until then is there.
+    Bug,
 }
 
 /// What a recording gave.
@@ -310,7 +313,7 @@ impl Ready {
     pub fn record(self, stop: &Stop, watch: &mut dyn Watch) -> Result<Outcome, RecordError> {
         let mut session = Session::set_up(self)?;
         session.start(watch)?;
-        let end = session.run(stop, watch);
+        let end = bug::contain(|| session.run(stop, watch)).unwrap_or(End::Bug);
         watch.sampled();
         session.finish(end, stop, watch)
     }

@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     bpf::{Counts, Sample, Sampler, Settings, Stacks, now_ns},
+    bug,
     debuginfod::Debuginfod,
     jit::Now,
     object::{ObjectId, Objects},
@@ -56,6 +57,8 @@ const SLOW_POLL: Duration = Duration::from_secs(1);
 const TABLE_PATIENCE: Duration = Duration::from_millis(500);
 /// Surely longer than two readings of a clock that differ.
 const CLOCK_GRAIN: Duration = Duration::from_millis(1);
+/// The sample at which a test may want a panic.
+const PROVOKED_SAMPLE: u64 = 100;
 /// How long the end waits for tables that samples still want.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -426,6 +429,9 @@ impl Session {
             processes: &self.processes,
             objects: &self.objects,
         };
+        if self.collector.kept() == PROVOKED_SAMPLE {
+            bug::provoke(bug::Place::Sample);
+        }
         let period_ns = self.sampler.period_of(sample);
         self.collector.add(sample, period_ns, stack, known);
     }
@@ -452,6 +458,7 @@ impl Session {
             return;
         };
         self.govern(counts.run_time);
+        bug::provoke(bug::Place::Loop);
         let lost = counts.ring_full + counts.no_scratch + counts.undecodable;
         watch.progress(Progress {
             elapsed: self.clocks_started.elapsed(),
@@ -487,7 +494,7 @@ impl Session {
     ) -> Result<Outcome, RecordError> {
         self.sampler.disable();
         let elapsed = self.clocks_started.elapsed();
-        self.take_the_rest();
+        let rest = bug::contain(|| self.take_the_rest());
         let sampling = Usage::now();
         let counts = self.sampler.counts()?;
         let mut notes = self.notes(&counts);
@@ -502,7 +509,7 @@ impl Session {
             if end == End::Stopped {
                 stop.heed();
             }
-            fetch_debug_files(debuginfod, &mut self.objects, stop, watch);
+            bug::contain(|| fetch_debug_files(debuginfod, &mut self.objects, stop, watch));
             notes.extend(debuginfod.report().notes());
         }
         let known = Known {
@@ -525,6 +532,9 @@ impl Session {
         let lowered = self.governor.map_or(vec![], Governor::into_lowered);
         notes.extend(lowered.iter().map(ToString::to_string));
         account.count(&counts);
+        if end == End::Bug || rest.is_none() {
+            account.write_off();
+        }
         profile.duration_ns = u64::try_from(counts.sampled.as_nanos()).unwrap_or(u64::MAX);
         add_host_mapping(&mut profile);
         let cost = Cost {

@@ -4,7 +4,6 @@ use std::{
     collections::VecDeque,
     fs::File,
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
@@ -15,6 +14,7 @@ use std::{
 };
 
 use crate::{
+    bug,
     object::ObjectId,
     unwind::{CompileError, Table},
 };
@@ -74,7 +74,7 @@ impl Workers {
         }
         if self.threads == 0 {
             // Better late than never.
-            let (object, table) = (job.object, compile(&job));
+            let (object, table) = (job.object, compiled(&job));
             let _ = self.sender.send(Done { object, table });
             return;
         }
@@ -138,16 +138,21 @@ fn work((queue, wake): &(Mutex<Queue>, Condvar), done: &Sender<Done>) {
         };
         drop(waiting);
         let object = job.object;
-        // A file that is beyond our compiler costs its own stacks.
-        let table = catch_unwind(AssertUnwindSafe(|| compile(&job)))
-            .unwrap_or_else(|_| Err(CompileError::Read(io::Error::other("the compiler failed"))));
+        let table = compiled(&job);
         if done.send(Done { object, table }).is_err() {
             return;
         }
     }
 }
 
+/// A file that is beyond our compiler costs its own stacks.
+fn compiled(job: &Job) -> Result<Table, CompileError> {
+    let failed = || CompileError::Read(io::Error::other("the compiler failed"));
+    bug::contain(|| compile(job)).unwrap_or_else(|| Err(failed()))
+}
+
 fn compile(job: &Job) -> Result<Table, CompileError> {
+    bug::provoke(bug::Place::Residency);
     log::debug!("compiling the unwind table of {}", job.path.display());
     Table::of_object(&job.file, Some(&job.path))
 }

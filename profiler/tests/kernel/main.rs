@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod bpf_ids;
+#[cfg(debug_assertions)]
+mod bugs;
 mod call_sites;
 mod cgroups;
 mod commands;
