@@ -120,8 +120,10 @@ fn named_twice(files: &[(Destination, Format)]) -> Option<PathBuf> {
         let Destination::File(path) = destination else {
             return None;
         };
-        // Any number of profiles may go to /dev/null.
-        let is_device = path.symlink_metadata().is_ok_and(|meta| !meta.is_file());
+        // Any number of profiles may go to /dev/null. A link gives way to a file.
+        let is_device = path
+            .symlink_metadata()
+            .is_ok_and(|meta| !meta.is_file() && !meta.is_symlink());
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
