@@ -27,6 +27,7 @@ use crate::{
     debuginfod::Debuginfod,
     jit::Now,
     object::{ObjectId, Objects},
+    privilege::{self, Capability},
     process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
     profile::{LabelKey, MOST_MOMENTS, Mapping, MappingKind, Profile, StringId},
     residency::{Prospect, Residency},
@@ -36,7 +37,6 @@ use crate::{
         command::{Prepared, Running},
         wait::ExitWatch,
     },
-    unnamed::KERNEL_NAMES,
 };
 
 /// How often the rings are emptied.
@@ -502,9 +502,7 @@ impl Session {
             .finish(known, self.request.symbols, printed.as_ref());
         notes.extend(self.running.as_mut().and_then(command_note));
         notes.extend(symbol_notes(&symbolized));
-        if self.request.times == Times::Kept && profile.timeline().is_none() {
-            notes.push(format!("more than {MOST_MOMENTS} samples: their times were not kept, so they stand one after the other in formats that show times; try: a shorter run, or a lower -F"));
-        }
+        notes.extend(times_note(self.request.times, &profile));
         account.count(&counts);
         profile.duration_ns = u64::try_from(counts.sampled.as_nanos()).unwrap_or(u64::MAX);
         add_host_mapping(&mut profile);
@@ -559,6 +557,7 @@ impl Session {
         if self.objects.unopened_for_want_of_descriptors() > 0 {
             notes.push(format!("{} files could not be opened and have no names: too many are open; try: ulimit -n 1048576", self.objects.unopened_for_want_of_descriptors()));
         }
+        notes.extend(forbidden_note(self.objects.forbidden()));
         if self.processes.events_lost() > 0 {
             notes.push(format!("the kernel dropped {} process events; frames of very short-lived processes may lack names", self.processes.events_lost()));
         }
@@ -572,12 +571,34 @@ fn symbol_notes(symbolized: &Symbolized) -> Vec<String> {
     if symbolized.without_lines > 0 {
         notes.push(format!("{} addresses have names and no lines, as those would take more memory than symbols may have; try: ebpfprof --max-symbol-memory 1GiB", symbolized.without_lines));
     }
-    if symbolized.kernel_names == KernelNames::Hidden {
-        notes.push(format!(
-            "the kernel hides its symbols, so its frames have no names; try: {KERNEL_NAMES}"
-        ));
+    match symbolized.kernel_names {
+        KernelNames::Told => {}
+        KernelNames::Unplaced => notes.push(format!(
+            "the kernel hides where its code lies, so its frames have names and no mapping; try: {}",
+            privilege::kernel_addresses()
+        )),
+        KernelNames::Hidden => notes.push(format!(
+            "the kernel hides its symbols, so its frames have no names; try: {}",
+            privilege::kernel_addresses()
+        )),
     }
     notes
+}
+
+/// What the user should know of times that were asked for and are not there.
+fn times_note(times: Times, profile: &Profile) -> Option<String> {
+    (times == Times::Kept && profile.timeline().is_none()).then(|| format!("more than {MOST_MOMENTS} samples: their times were not kept, so they stand one after the other in formats that show times; try: a shorter run, or a lower -F"))
+}
+
+/// What opens the files of so many objects, if it is a capability.
+fn forbidden_note(count: usize) -> Option<String> {
+    let lacking = privilege::lacking(&[Capability::CheckpointRestore, Capability::DacReadSearch]);
+    (count > 0 && !lacking.is_empty()).then(|| {
+        format!(
+            "the files of {count} programs or libraries may not be opened without {}, so their frames have no names and stacks through them are cut; try: ebpfprof explain",
+            lacking.join(" and ")
+        )
+    })
 }
 
 /// Gives objects the debug files that they lack. Whoever wants the profile now asks for the end again.

@@ -30,6 +30,8 @@ struct KernelLayout {
 pub enum KernelNames {
     /// It does, or there was nothing to name.
     Told,
+    /// It prints them, and shows to the privileged alone where its code lies.
+    Unplaced,
     /// It shows addresses to the privileged alone (kptr_restrict).
     Hidden,
 }
@@ -232,7 +234,11 @@ pub(super) fn symbolize(
             known[id.index()] = Known::Unnamed(Reason::KernelModule);
         }
     }
-    KernelNames::Told
+    if layout.is_known() {
+        KernelNames::Told
+    } else {
+        KernelNames::Unplaced
+    }
 }
 
 fn is_in_module(profile: &Profile, id: LocationId) -> bool {

@@ -26,6 +26,7 @@ mod pprof;
 mod program;
 mod receipt;
 mod recording;
+mod rights;
 mod stacks;
 mod tables;
 mod targets;

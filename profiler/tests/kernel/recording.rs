@@ -1,6 +1,6 @@
 //! One recording by the binary, with the checks that hold for every one.
 
-use std::{fs, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use tempfile::TempDir;
 
@@ -62,6 +62,12 @@ impl Recording {
 
     pub(crate) fn args(mut self, arguments: &[&str]) -> Self {
         self.command.args(arguments);
+        self
+    }
+
+    /// Lets any user write its files.
+    pub(crate) fn open_to_all(self) -> Self {
+        fs::set_permissions(self.folder.path(), fs::Permissions::from_mode(0o777)).unwrap();
         self
     }
 
