@@ -18,6 +18,7 @@ use crate::{
         self, Format, Settings,
         output::{Destination, Output, Overwrite},
     },
+    privilege,
     profile::Profile,
     record::Stop,
 };
@@ -137,6 +138,7 @@ pub(super) fn stop_when_stdout_closes(stop: &Stop) -> Arc<AtomicBool> {
     let has_closed = Arc::clone(&closed);
     // Ends with the process.
     std::thread::spawn(move || {
+        privilege::keep_only(&[]);
         let stdout = stdout();
         // No event is asked for: the kernel reports errors in any case.
         let mut fds = [PollFd::new(&stdout, PollFlags::empty())];

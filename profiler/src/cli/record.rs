@@ -24,7 +24,7 @@ use crate::{
         output::{Destination, OutputError},
     },
     privilege,
-    record::{End, Outcome, Request, StartCommand, Stop, Times, prepare},
+    record::{End, Outcome, Request, Rights, StartCommand, Stop, Times, prepare},
     symbolize::{self, Inlines, Names},
     target::{
         Follow, TargetSpec,
@@ -155,6 +155,7 @@ fn request(args: &RecordArgs, plan: &Plan) -> Request {
         flavour: args.walker.map(Into::into),
         table_bytes: args.max_table_memory.0,
         debuginfod: None,
+        rights: Rights::GivenUp,
     }
 }
 

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     object::{Object, debug_file},
+    privilege,
     symbolize::lacking,
 };
 
@@ -213,6 +214,7 @@ impl Fetcher {
 
     /// Does jobs until it is over.
     fn work(self: Arc<Self>) {
+        privilege::keep_only(privilege::FETCHING);
         while let Some(job) = self.next() {
             match job {
                 Job::Look { path, file } => {

@@ -1,16 +1,30 @@
-//! Whether this process may do what profiling takes, told before anything is tried.
+//! Whether this process may do what profiling takes, told before anything is tried; and what it
+//! gives up when that is done.
+
+mod give_up;
 
 use std::fs;
 
+use rustix::thread::CapabilitySet;
 use thiserror::Error;
+
+pub use give_up::{FETCHING, NAMING, READING, SAMPLING, keep_only};
 
 use crate::{error::Explain, unnamed::KERNEL_NAMES};
 
 /// A Linux capability. Source of the numbers: `include/uapi/linux/capability.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
+    /// Gives files away.
+    Chown = 0,
+    /// Reads and writes files of others.
+    DacOverride = 1,
     /// Reads files of others.
     DacReadSearch = 2,
+    /// Replaces and links files of others.
+    Fowner = 3,
+    /// Signals processes of others.
+    Kill = 5,
     /// Holds more memory in place than the limits say.
     IpcLock = 14,
     /// Reads other processes.
@@ -34,7 +48,11 @@ impl Capability {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Chown => "CAP_CHOWN",
+            Self::DacOverride => "CAP_DAC_OVERRIDE",
             Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
+            Self::Fowner => "CAP_FOWNER",
+            Self::Kill => "CAP_KILL",
             Self::IpcLock => "CAP_IPC_LOCK",
             Self::SysPtrace => "CAP_SYS_PTRACE",
             Self::SysAdmin => "CAP_SYS_ADMIN",
@@ -50,6 +68,10 @@ impl Capability {
     /// is; it also stands for CAP_CHECKPOINT_RESTORE (5.9).
     fn is_of_admin(self) -> bool {
         matches!(self, Self::Bpf | Self::Perfmon | Self::CheckpointRestore)
+    }
+
+    fn set(self) -> CapabilitySet {
+        CapabilitySet::from_bits_retain(1 << self as u64)
     }
 }
 

@@ -71,6 +71,18 @@ pub struct Request {
     pub table_bytes: usize,
     /// Where debug information is fetched from; `None` for nowhere.
     pub debuginfod: Option<Debuginfod>,
+    /// What becomes of the rights of the thread that records.
+    pub rights: Rights,
+}
+
+/// What becomes of the rights of the thread that records. Its process may need them for more than
+/// one recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// They stay.
+    Kept,
+    /// Each goes when the recording needs it no more. A command has them: it is made before.
+    GivenUp,
 }
 
 /// Whether a profile gets a timeline, for formats that show one.

@@ -15,7 +15,8 @@ use profiler_common::{
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{
-    Cost, End, LabelSettings, Outcome, Progress, Ready, RecordError, Request, Stop, Times, Watch,
+    Cost, End, LabelSettings, Outcome, Progress, Ready, RecordError, Request, Rights, Stop, Times,
+    Watch,
     collect::{Collector, Finished, Known},
     timeline::{MARGIN_NS, Moment, Timeline},
     usage::{self, Usage},
@@ -31,7 +32,7 @@ use crate::{
     process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
     profile::{LabelKey, MOST_MOMENTS, Mapping, MappingKind, Profile, StringId},
     residency::{Prospect, Residency},
-    symbolize::{KernelNames, Symbolized},
+    symbolize::{self, KernelNames, Symbolized},
     target::{
         self, Follow, Pid, Targets,
         command::{Prepared, Running},
@@ -105,6 +106,9 @@ impl Session {
             flavour: request.flavour,
             table_bytes: request.table_bytes,
         })?;
+        // Asked for while we may.
+        symbolize::kernel_text_bytes();
+        give_up(&request, privilege::SAMPLING);
         // Before the first sample, so that a process that ends at once is noticed.
         let exits = ExitWatch::new(&targets.exit_with).map_err(RecordError::Wait)?;
         let is_one_process = request.command.is_none()
@@ -481,6 +485,7 @@ impl Session {
         self.collector.add_main(self.targets.main, known);
         // The programs leave the kernel before the slow part.
         drop(self.sampler);
+        give_up(&self.request, privilege::NAMING);
         if let Some(debuginfod) = &self.request.debuginfod {
             if end == End::Stopped {
                 stop.heed();
@@ -562,6 +567,16 @@ impl Session {
             notes.push(format!("the kernel dropped {} process events; frames of very short-lived processes may lack names", self.processes.events_lost()));
         }
         notes
+    }
+}
+
+/// Gives up what is not needed any more, if that was asked for. The command may be another user's
+/// when it is told to end.
+fn give_up(request: &Request, needed: &[Capability]) {
+    if request.rights == Rights::GivenUp {
+        let command = request.command.iter().map(|_| Capability::Kill);
+        let needed: Vec<Capability> = needed.iter().copied().chain(command).collect();
+        privilege::keep_only(&needed);
     }
 }
 

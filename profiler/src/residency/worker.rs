@@ -16,6 +16,7 @@ use std::{
 
 use crate::{
     object::ObjectId,
+    privilege,
     unwind::{CompileError, Table},
 };
 
@@ -125,6 +126,7 @@ impl Drop for Workers {
 }
 
 fn work((queue, wake): &(Mutex<Queue>, Condvar), done: &Sender<Done>) {
+    privilege::keep_only(privilege::READING);
     loop {
         let mut waiting = queue.lock().unwrap_or_else(PoisonError::into_inner);
         let job = loop {

@@ -18,6 +18,7 @@ mod symbols;
 use std::collections::BTreeMap;
 
 pub(crate) use demangle::readable;
+pub(crate) use kernel::text_bytes as kernel_text_bytes;
 pub use kernel::{KERNEL_NAME, KernelNames};
 pub use sources::{LineSource, NameSource, SymbolSources, symbol_sources};
 

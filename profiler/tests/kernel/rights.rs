@@ -1,18 +1,23 @@
-//! What the program may do: enough without root, and named where something is missing.
+//! What the program may do: enough without root, named where something is missing, and less and
+//! less as a recording goes on.
 
 use std::{
+    collections::BTreeSet,
     fs,
+    net::TcpListener,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
+use ebpfprof::privilege::{Capabilities, Capability};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{
     fixture::{self, Fixture},
     folded::Stack,
-    program::{BINARY, Finished},
+    program::{BINARY, Finished, PATIENCE, wait_until},
     recording::{Recorded, Recording},
     turn,
 };
@@ -23,6 +28,13 @@ const RECORDED: &str = "12345";
 
 /// What recording takes.
 const FOUR: [&str; 4] = ["bpf", "perfmon", "sys_ptrace", "checkpoint_restore"];
+
+/// What no recording needs once it has started, as samples of what root has beside it.
+const NEVER: [Capability; 3] = [
+    Capability::SysAdmin,
+    Capability::SysResource,
+    Capability::Kill,
+];
 
 /// A command that becomes this user, with these capabilities and no others, and runs what follows.
 fn become_user(user: &str, capabilities: &[&str]) -> Command {
@@ -181,4 +193,82 @@ fn what_a_deleted_library_takes_is_named() {
     let recorded = with(&["dac_read_search"], "");
     check_whole(&recorded);
     assert!(!recorded.stderr.contains(note), "{}", recorded.stderr);
+}
+
+/// The status of each thread of a process, by its name.
+fn statuses(pid: u32) -> Vec<String> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks
+        .flatten()
+        .filter_map(|task| fs::read_to_string(task.path().join("status")).ok())
+        .collect()
+}
+
+fn field<'a>(status: &'a str, name: &str) -> &'a str {
+    let mut fields = status.lines().filter_map(|line| line.split_once(":\t"));
+    fields.find(|(field, _)| *field == name).unwrap().1
+}
+
+/// Fails unless no thread of a process has, or can have again, one of these.
+#[track_caller]
+fn check_given_up(pid: u32, capabilities: &[Capability]) {
+    let statuses = statuses(pid);
+    assert!(!statuses.is_empty());
+    for status in statuses {
+        let permitted = format!("CapEff:\t{}", field(&status, "CapPrm"));
+        let permitted = Capabilities::effective(&permitted);
+        let left: BTreeSet<&str> = capabilities
+            .iter()
+            .filter(|capability| permitted.has(**capability))
+            .map(|capability| capability.name())
+            .collect();
+        assert!(left.is_empty(), "{left:?} is left:\n{status}");
+        assert_eq!(field(&status, "NoNewPrivs"), "1", "{status}");
+    }
+}
+
+fn may_load(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    Capabilities::effective(&status).has(Capability::Bpf)
+}
+
+#[test]
+fn root_gives_up_what_it_does_not_need() {
+    let _turn = turn();
+    // It takes a connection and never answers: names are waited for.
+    let server = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server_flag = format!("--debuginfod=http://{}", server.local_addr().unwrap());
+    let cache = tempfile::tempdir().unwrap();
+    let mut command = Command::new(BINARY);
+    command.env("DEBUGINFOD_CACHE_PATH", cache.path());
+    let fixture = of_another_user(&fixture::path("bare/shares-stripped"));
+    let mut recording = Recording::through(command, 499, Some(2.0));
+    recording = recording.args(&["--pid", &fixture.pid_text(), &server_flag]);
+    let mut running = recording.start();
+    running.wait_until_sampling();
+    let pid = running.pid();
+    assert!(may_load(pid), "CPUs that come online get no clocks");
+    check_given_up(pid, &NEVER);
+    wait_until("the programs are gone", PATIENCE, || !may_load(pid));
+    let later = [Capability::Bpf, Capability::Perfmon, Capability::IpcLock];
+    check_given_up(pid, &[&NEVER[..], &later].concat());
+    running.signal(Signal::INT);
+    let recorded = recording.take(running.finish());
+    assert_eq!(recorded.receipt.complete, recorded.receipt.kept);
+}
+
+#[test]
+fn a_command_keeps_what_its_caller_may() {
+    let _turn = turn();
+    let program = fixture::path("bare/shares");
+    let script = "grep -E '^(Cap|NoNewPrivs)' /proc/self/status; exec \"$0\" 1 >&2";
+    let recording = Recording::new(499, None);
+    let recorded = recording
+        .args(&["--", "sh", "-c", script, program.to_str().unwrap()])
+        .record();
+    let stdout = String::from_utf8(recorded.stdout).unwrap();
+    let own = fs::read_to_string("/proc/thread-self/status").unwrap();
+    for name in ["CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"] {
+        assert_eq!(field(&stdout, name), field(&own, name), "{stdout}");
+    }
 }
