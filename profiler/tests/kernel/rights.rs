@@ -272,3 +272,15 @@ fn a_command_keeps_what_its_caller_may() {
         assert_eq!(field(&stdout, name), field(&own, name), "{stdout}");
     }
 }
+
+#[test]
+fn the_service_has_what_recording_takes_and_no_more() {
+    let unit = include_str!("../../../contrib/ebpfprof@.service");
+    let set = |name: &str| -> Vec<&str> {
+        let value = unit.lines().find_map(|line| line.strip_prefix(name));
+        value.unwrap().split(' ').collect()
+    };
+    let four = FOUR.map(|name| format!("CAP_{}", name.to_uppercase()));
+    assert_eq!(set("AmbientCapabilities="), four);
+    assert_eq!(set("CapabilityBoundingSet="), four);
+}
