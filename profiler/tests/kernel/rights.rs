@@ -227,9 +227,13 @@ fn check_given_up(pid: u32, capabilities: &[Capability]) {
     }
 }
 
-fn may_load(pid: u32) -> bool {
+fn has(pid: u32, capability: Capability) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    Capabilities::effective(&status).has(Capability::Bpf)
+    Capabilities::effective(&status).has(capability)
+}
+
+fn may_load(pid: u32) -> bool {
+    has(pid, Capability::Bpf)
 }
 
 #[test]
@@ -244,9 +248,10 @@ fn root_gives_up_what_it_does_not_need() {
     let fixture = of_another_user(&fixture::path("bare/shares-stripped"));
     let mut recording = Recording::through(command, 499, Some(2.0));
     recording = recording.args(&["--pid", &fixture.pid_text(), &server_flag]);
-    let mut running = recording.start();
-    running.wait_until_sampling();
+    let running = recording.start();
     let pid = running.pid();
+    let is_root = |pid| has(pid, Capability::SysAdmin);
+    wait_until("the programs are attached", PATIENCE, || !is_root(pid));
     assert!(may_load(pid), "CPUs that come online get no clocks");
     check_given_up(pid, &NEVER);
     wait_until("the programs are gone", PATIENCE, || !may_load(pid));
