@@ -32,8 +32,6 @@ const LIMIT: Duration = Duration::from_mins(20);
 pub(crate) enum Choice {
     /// The host's own, the oldest and the newest.
     Usual,
-    /// The oldest and the newest.
-    Ends,
     /// These.
     Named(Vec<String>),
     /// Every one.
@@ -106,7 +104,6 @@ fn chosen(choice: &Choice) -> Result<Vec<Subject>> {
     };
     match choice {
         Choice::Usual => Ok(with_host(&kernels::ends())),
-        Choice::Ends => Ok(machines(&kernels::ends())),
         Choice::All => Ok(with_host(&KERNELS)),
         Choice::Named(asked) => asked.iter().map(named).collect(),
     }
