@@ -3,6 +3,7 @@
 //! The modules in the order in which data flows: see ARCHITECTURE.md.
 
 pub mod bpf;
+mod bug;
 pub mod cli;
 pub mod debuginfod;
 pub mod doctor;

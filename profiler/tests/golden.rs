@@ -19,7 +19,7 @@ use ebpfprof::{
     import,
     profile::{
         FrameKind, Function, LabelKey, LabelValue, Line, LocationId, Mapping, MappingId,
-        MappingKind, Profile, Thread,
+        MappingKind, Moment, Profile, Thread,
     },
 };
 use flate2::read::GzDecoder;
@@ -295,7 +295,12 @@ fn threads() -> Profile {
             name: make.profile.string(name),
             process: make.profile.string(process),
         };
-        make.profile.note_moment(time_ns, thread, stack);
+        make.profile.note_moment(Moment {
+            time_ns,
+            thread,
+            stack,
+            count: 1,
+        });
     }
     make.profile
 }

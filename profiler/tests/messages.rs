@@ -651,6 +651,19 @@ fn a_full_disk_leaves_no_file() {
 }
 
 #[test]
+fn a_pid_namespace_is_named() {
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--mount-proc", BINARY]);
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().join("cpu.pb.gz");
+    let arguments = ["-s", "1", "--pid", "1", "-o", text(&output)];
+    Case::new("pid_namespace", &arguments)
+        .with(text(folder.path()), "FOLDER")
+        .check_through(&mut command);
+    assert!(!output.exists());
+}
+
+#[test]
 fn a_kernel_without_btf_is_named() {
     let mut command = in_mount_namespace("mount -t tmpfs none /sys/kernel/btf");
     let folder = tempfile::tempdir().unwrap();

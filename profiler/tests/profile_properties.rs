@@ -12,8 +12,8 @@ use ebpfprof::{
     export::{self, Format, proto},
     import,
     profile::{
-        FrameKind, Function, LabelKey, LabelValue, Line, LocationId, Mapping, MappingKind, Profile,
-        Thread, Values,
+        FrameKind, Function, LabelKey, LabelValue, Line, LocationId, Mapping, MappingKind, Moment,
+        Profile, Thread, Values,
     },
 };
 use flate2::read::GzDecoder;
@@ -199,7 +199,12 @@ fn note(profile: &mut Profile, stack: &[LocationId], time_ns: u64, event: &Event
         name,
         process: if *cpu == 0 { name } else { profile.string("") },
     };
-    profile.note_moment(time_ns, thread, stack);
+    profile.note_moment(Moment {
+        time_ns,
+        thread,
+        stack,
+        count: 1,
+    });
 }
 
 fn build(spec: &Spec) -> Profile {
@@ -363,11 +368,15 @@ fn check_contract(profile: &proto::Profile) {
 fn totals(profile: &Profile) -> [(Format, u64); 5] {
     let period = match profile.values {
         Values::CountAndPeriod => profile.period,
-        Values::CountAlone => 1,
+        Values::CountAlone | Values::EventsAndWeight => 1,
+    };
+    let whole = |number: &serde_json::Value| {
+        // Firefox wants weights that are times in milliseconds.
+        let ns = || (number.as_f64().unwrap() * 1e6).round() as u64;
+        number.as_u64().unwrap_or_else(ns)
     };
     let sum = |numbers: &serde_json::Value| -> u64 {
-        let numbers = numbers.as_array().unwrap().iter();
-        numbers.map(|number| number.as_u64().unwrap()).sum()
+        numbers.as_array().unwrap().iter().map(whole).sum()
     };
     let speedscope: serde_json::Value =
         serde_json::from_slice(&written(Format::Speedscope, profile)).unwrap();
@@ -420,6 +429,68 @@ fn folded_total(bytes: &[u8]) -> u64 {
         .lines()
         .map(|line| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap())
         .sum()
+}
+
+/// Two events of one stack and one of another, with times; the last after the period had changed.
+fn with_two_periods() -> Profile {
+    let mut profile = Profile::cpu(10);
+    profile.keep_times();
+    let stacks = ["[one]", "[two]"].map(|words| [profile.marker(words)]);
+    let name = profile.string("worker");
+    for (time_ns, period, stack) in [(1, 10, 0), (2, 10, 1), (3, 20, 0)] {
+        if period != profile.period {
+            profile.change_period(period);
+        }
+        let count = profile.count_of_event(period);
+        profile.add_event(&stacks[stack], &[], count);
+        profile.note_moment(Moment {
+            time_ns,
+            thread: Thread {
+                pid: 1,
+                tid: 1,
+                name,
+                process: name,
+            },
+            stack: &stacks[stack],
+            count,
+        });
+    }
+    profile
+}
+
+#[test]
+fn events_of_two_periods_are_counted_and_weighed() {
+    let profile = with_two_periods();
+    let mut twice = profile.clone();
+    twice.merge(&profile);
+    for (profile, times) in [(profile, 1), (twice, 2)] {
+        assert_eq!(profile.total(), times * 40);
+        let pprof = decoded(&written(Format::Pprof, &profile));
+        let text = |index: i64| pprof.string_table[index as usize].as_str();
+        let types = pprof.sample_type.iter();
+        let types: Vec<[&str; 2]> = types.map(|of| [text(of.r#type), text(of.unit)]).collect();
+        assert_eq!(types, [["samples", "count"], ["cpu", "nanoseconds"]]);
+        assert_eq!(pprof.period, 20);
+        let values = pprof.sample.iter().map(|sample| sample.value.clone());
+        let times = times as i64;
+        let expected = [[times, times * 10], [times * 2, times * 30]];
+        assert_eq!(
+            values.collect::<BTreeSet<_>>(),
+            expected.map(Vec::from).into()
+        );
+    }
+}
+
+#[test]
+fn every_format_shows_what_events_weigh() {
+    let mut untimed = with_two_periods();
+    untimed.merge(&Profile::cpu(20));
+    assert!(untimed.timeline().is_none());
+    for profile in [with_two_periods(), untimed] {
+        for (format, total) in totals(&profile) {
+            assert_eq!(total, profile.total(), "{format:?}");
+        }
+    }
 }
 
 proptest! {

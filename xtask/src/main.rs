@@ -12,6 +12,7 @@ mod bench;
 mod ebpf;
 mod fixtures;
 mod fuzz;
+mod kernel_test;
 mod linker;
 mod object_file;
 mod packages;
@@ -30,7 +31,12 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{ebpf::Goal, test::Extent, workspace::Workspace};
+use crate::{
+    ebpf::Goal,
+    kernel_test::{Choice, Report},
+    test::Extent,
+    workspace::Workspace,
+};
 
 /// Builds, checks and tests ebpfprof.
 #[derive(Parser)]
@@ -77,9 +83,22 @@ enum Verb {
         #[arg(long, value_name = "N", default_value_t = 60)]
         seconds: u32,
     },
+    /// Runs the kernel's part of the tests under other kernels, in virtual machines, and under this
+    /// host's own (as root, on Debian).
+    KernelTest {
+        /// One kernel (repeatable), instead of the host's own, the oldest and the newest.
+        #[arg(long, value_name = "NAME", conflicts_with = "all", value_parser = clap::builder::PossibleValuesParser::new(kernel_test::names()))]
+        kernel: Vec<String>,
+        /// Every kernel.
+        #[arg(long)]
+        all: bool,
+        /// Put the table into docs/kernels.md too, if all passed.
+        #[arg(long, requires = "all")]
+        write: bool,
+    },
     /// Runs every check and test, and installs what they need (as root, on Debian and Ubuntu).
     Test {
-        /// Leave out the rebuild of the BPF object and the release build.
+        /// Leave out the rebuild of the BPF object, the release build and other kernels.
         #[arg(long)]
         quick: bool,
     },
@@ -153,6 +172,18 @@ fn run(arguments: Arguments) -> Result<()> {
             ..
         } => fuzz::long(&workspace, &target, seconds),
         Verb::Fuzz { seconds, .. } => fuzz::smoke(&workspace, seconds),
+        Verb::KernelTest { kernel, all, write } => {
+            let choice = match (all, kernel.is_empty()) {
+                (true, _) => Choice::All,
+                (false, true) => Choice::Usual,
+                (false, false) => Choice::Named(kernel),
+            };
+            let report = match write {
+                true => Report::Written,
+                false => Report::Printed,
+            };
+            kernel_test::run(&workspace, &choice, report)
+        }
         Verb::Test { quick: false } => test::run(&workspace, Extent::Whole),
         Verb::Test { quick: true } => test::run(&workspace, Extent::Quick),
         Verb::Tidy => tidy::run(&workspace),

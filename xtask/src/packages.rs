@@ -89,9 +89,53 @@ const NEEDED: [Needed; 14] = [
     },
 ];
 
+/// What runs other kernels.
+const MACHINES: [Needed; 6] = [
+    Needed {
+        program: "qemu-system-x86_64",
+        packages: &["qemu-system-x86"],
+        reason: "machines that run other kernels",
+    },
+    Needed {
+        program: "virtiofsd",
+        // Debian 12 has it with QEMU.
+        packages: &["virtiofsd", "qemu-system-common"],
+        reason: "what shows such a machine the files of this one",
+    },
+    Needed {
+        program: "busybox",
+        packages: &["busybox-static"],
+        reason: "the first process of such a machine",
+    },
+    Needed {
+        program: "modprobe",
+        packages: &["kmod"],
+        reason: "the modules that such a machine needs",
+    },
+    Needed {
+        program: "unshare",
+        packages: &["util-linux"],
+        reason: "what such a machine sees of this one's files",
+    },
+    Needed {
+        program: "dpkg-deb",
+        packages: &["dpkg"],
+        reason: "unpacking kernels",
+    },
+];
+
 /// Makes sure that every program the tests call is there.
 pub(crate) fn ensure_for_tests() -> Result<()> {
-    let missing: Vec<&Needed> = NEEDED
+    ensure(&NEEDED)
+}
+
+/// Makes sure that everything is there that runs other kernels.
+pub(crate) fn ensure_for_machines() -> Result<()> {
+    ensure(&MACHINES)
+}
+
+fn ensure(programs: &'static [Needed]) -> Result<()> {
+    let missing: Vec<&Needed> = programs
         .iter()
         .filter(|needed| find(needed.program).is_none())
         .collect();

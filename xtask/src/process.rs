@@ -10,8 +10,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-/// Folders that hold system programs and are not on every user's `PATH`.
-const SYSTEM_FOLDERS: [&str; 2] = ["/usr/sbin", "/sbin"];
+/// Folders that hold system programs and are not on every user's `PATH`. The last two have QEMU's
+/// virtiofsd.
+const SYSTEM_FOLDERS: [&str; 4] = ["/usr/sbin", "/sbin", "/usr/libexec", "/usr/lib/qemu"];
 
 /// Runs a command to its end; its output goes where ours goes.
 pub(crate) fn run(command: &mut Command) -> Result<()> {

@@ -13,6 +13,7 @@ pub(super) const KERNEL_BTF: &str = "/sys/kernel/btf/vmlinux";
 const MAGIC: u16 = 0xeb9f;
 const KIND_STRUCT: u32 = 4;
 const KIND_UNION: u32 = 5;
+const KIND_FUNCTION: u32 = 12;
 /// How deep structures without a name may lie in one another.
 const MOST_NESTED: u32 = 4;
 
@@ -91,6 +92,12 @@ impl Btf {
     ) -> Result<u32, BtfError> {
         self.find(structure, field)
             .ok_or(BtfError::Missing { structure, field })
+    }
+
+    /// Whether the kernel has a function of this name.
+    pub(super) fn has_function(&self, name: &str) -> bool {
+        self.all()
+            .any(|found| found.kind == KIND_FUNCTION && self.name_is(found.name, name))
     }
 
     fn find(&self, structure: &str, field: &str) -> Option<u32> {
@@ -247,5 +254,7 @@ mod tests {
             assert!(btf.offset("task_struct", field).unwrap() > 0, "{field}");
         }
         assert!(btf.offset("mm_struct", "end_code").unwrap() > 0);
+        assert!(btf.has_function("do_exit"));
+        assert!(!btf.has_function("task_struct"), "that is a structure");
     }
 }

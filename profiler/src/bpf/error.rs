@@ -23,6 +23,14 @@ pub enum BpfError {
         #[source]
         source: Box<ProgramError>,
     },
+    /// The walker that was asked for does not work under this kernel.
+    #[error("cannot walk stacks by {walker} under this kernel")]
+    Walker {
+        /// How it walks.
+        walker: &'static str,
+        /// What is in the way.
+        why: &'static str,
+    },
     /// The object lacks a program or map, so it is not of this version.
     #[error("the BPF object has no {0}")]
     Missing(&'static str),
@@ -104,6 +112,7 @@ impl Explain for BpfError {
                 } => format!("{io_error}: {}", verdict(&verifier_log.to_string())),
                 error => chain(error),
             },
+            Self::Walker { why, .. } => (*why).to_owned(),
             error => std::error::Error::source(error).map_or_else(|| error.to_string(), chain),
         }
     }
@@ -122,6 +131,9 @@ impl Explain for BpfError {
             Self::Event { .. } | Self::Load(_) | Self::Map { .. } | Self::TableMemory(_) => {
                 "ebpfprof doctor, as the same user: it tells what is refused here and what mends it"
                     .to_owned()
+            }
+            Self::Walker { .. } => {
+                "leave out --walker: the best one that works is taken then".to_owned()
             }
             Self::Object { .. } => "unset EBPFPROF_BPF_OBJECT".to_owned(),
             Self::Program { .. } | Self::Missing(_) | Self::Cpus(_) | Self::Btf(_) => {

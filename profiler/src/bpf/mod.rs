@@ -29,6 +29,9 @@ use aya::{
     programs::{PerfEvent, ProgramType, RawTracePoint},
     sys::{Stats, enable_stats, is_helper_supported},
 };
+use aya_obj::generated::bpf_func_id::{
+    BPF_FUNC_get_current_ancestor_cgroup_id, BPF_FUNC_loop, BPF_FUNC_task_pt_regs,
+};
 use profiler_common::{
     config::{ProbeConfig, TargetKey},
     counters::Counter,
@@ -49,7 +52,7 @@ use unwind_tables::UnwindTables;
 
 use ticks::{Clocks, CpuChange};
 
-use crate::target::Follow;
+use crate::target::{CgroupFilter, Follow};
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!("../../../profiler-ebpf/prebuilt/ebpfprof.bpf.o");
@@ -83,10 +86,60 @@ pub fn now_ns() -> u64 {
 /// Which walker to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flavour {
-    /// `bpf_loop`, where the kernel has it (5.17 and later).
+    /// `bpf_loop`, where the kernel has it (5.17 and later). It has `bpf_task_pt_regs` for the user
+    /// registers of a task in the kernel.
     Loop,
-    /// A bounded loop and tail calls.
+    /// A bounded loop and tail calls. It takes those registers from the top of the task's kernel
+    /// stack, so it is not for kernels that keep something else there.
     TailCalls,
+}
+
+impl Flavour {
+    /// The best that the running kernel has: it is asked for what is needed, not for its version.
+    #[must_use]
+    pub fn best() -> Self {
+        match Self::Loop.obstacle() {
+            None => Self::Loop,
+            Some(_) => Self::TailCalls,
+        }
+    }
+
+    /// Why it does not work under the running kernel, if so.
+    #[must_use]
+    pub fn obstacle(self) -> Option<&'static str> {
+        let has = |helper| is_helper_supported(ProgramType::PerfEvent, helper).unwrap_or(false);
+        match self {
+            Self::Loop => (!has(BPF_FUNC_loop) || !has(BPF_FUNC_task_pt_regs))
+                .then_some("the kernel has no bpf_loop or no bpf_task_pt_regs"),
+            Self::TailCalls => has_padded_stacks()
+                .then_some("the kernel keeps user registers elsewhere on its stacks (FRED)"),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Loop => "bpf_loop",
+            Self::TailCalls => "tail calls",
+        }
+    }
+}
+
+/// Whether user registers lie below the very top of a kernel stack, as they do in kernels built with
+/// FRED. Source: `TOP_OF_KERNEL_STACK_PADDING` in `arch/x86/include/asm/thread_info.h`, from 6.9.
+fn has_padded_stacks() -> bool {
+    btf::Btf::of_kernel().is_ok_and(|kernel| kernel.has_function("fred_entry_from_user"))
+}
+
+/// Who can tell which cgroup of version 2 a task is in: the program asks the kernel for it, which not
+/// every kernel answers (5.10 does not).
+#[must_use]
+pub fn cgroup_filter() -> CgroupFilter {
+    let helper = BPF_FUNC_get_current_ancestor_cgroup_id;
+    // Whoever may not ask may not load the program either, and is told so then.
+    match is_helper_supported(ProgramType::PerfEvent, helper) {
+        Ok(false) => CgroupFilter::Processes,
+        _ => CgroupFilter::Kernel,
+    }
 }
 
 /// What a run samples, fixed before the programs are loaded.
@@ -170,7 +223,11 @@ impl Sampler {
     /// # Errors
     /// When the kernel lacks something or refuses it.
     pub fn load(settings: &Settings) -> Result<Self, BpfError> {
-        let flavour = settings.flavour.unwrap_or_else(best_flavour);
+        let flavour = settings.flavour.unwrap_or_else(Flavour::best);
+        if let Some(why) = flavour.obstacle() {
+            let walker = flavour.name();
+            return Err(BpfError::Walker { walker, why });
+        }
         // Without the kernel's run time statistics the cost is told without BPF time.
         let stats = enable_stats(Stats::RunTime).ok();
         let ring_bytes = ring_bytes(settings.period_ns, ticks::online_cpus()?.len());
@@ -195,7 +252,7 @@ impl Sampler {
             .map_err(|error| BpfError::map("SAMPLES", error))?;
         let counts = PerCpuArray::try_from(take(&mut bpf, "COUNTS")?)
             .map_err(|error| BpfError::map("COUNTS", error))?;
-        Ok(Self {
+        let sampler = Self {
             bpf,
             flavour,
             clocks,
@@ -209,7 +266,12 @@ impl Sampler {
             log,
             _continuations: continuations,
             stats,
-        })
+        };
+        log::debug!(
+            "walker {flavour:?}, clocks attached by ioctl; the verifier read {:?}",
+            sampler.verified_instructions()
+        );
+        Ok(sampler)
     }
 
     /// Starts the clocks.
@@ -223,6 +285,20 @@ impl Sampler {
     /// Stops the clocks: afterwards the counts stand still.
     pub fn disable(&mut self) {
         self.clocks.disable();
+    }
+
+    /// Has the clocks tick with another period from now on. Those of CPUs that refuse it keep theirs.
+    ///
+    /// # Errors
+    /// When the kernel refuses it on some CPU.
+    pub fn change_period(&mut self, period_ns: u64) -> Result<(), BpfError> {
+        self.clocks.change_period(period_ns)
+    }
+
+    /// The period, in nanoseconds, of the tick that this sample is of.
+    #[must_use]
+    pub fn period_of(&self, sample: &Sample) -> u64 {
+        self.clocks.period_at(sample.cpu, sample.time_ns)
     }
 
     /// The walker in use.
@@ -388,18 +464,6 @@ fn reconcile(due: &BTreeMap<u32, ticks::DueTicks>, runs: &BTreeMap<u32, u64>) ->
         excess += runs.saturating_sub(due.ticks + due.clocks);
     }
     (ticks, excess)
-}
-
-fn best_flavour() -> Flavour {
-    let loops = is_helper_supported(
-        ProgramType::PerfEvent,
-        aya_obj::generated::bpf_func_id::BPF_FUNC_loop,
-    );
-    if loops.unwrap_or(false) {
-        Flavour::Loop
-    } else {
-        Flavour::TailCalls
-    }
 }
 
 fn ring_bytes(period_ns: u64, cpus: usize) -> usize {

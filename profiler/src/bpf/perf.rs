@@ -21,6 +21,7 @@ const PERF_SAMPLE_TIME: u64 = 1 << 2;
 const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 1 << 3;
 const PERF_EVENT_IOC_ENABLE: libc::c_ulong = 0x2400;
 const PERF_EVENT_IOC_DISABLE: libc::c_ulong = 0x2401;
+const PERF_EVENT_IOC_PERIOD: libc::c_ulong = 0x4008_2404;
 const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
 /// The low 2 KiB of a perf ring's first page hold `perf_event_mmap_page`.
 const DATA_HEAD: usize = 1024;
@@ -91,6 +92,24 @@ impl PerfEvent {
 
     pub(super) fn disable(&self) -> io::Result<()> {
         self.ioctl(PERF_EVENT_IOC_DISABLE, 0)
+    }
+
+    /// Has the clock tick every `period_ns` from the next [`Self::enable`] on, the first time one such
+    /// period after it.
+    pub(super) fn set_period(&self, period_ns: u64) -> io::Result<()> {
+        // SAFETY: this request reads a number of 64 bits at the address, which lives long enough.
+        let done = unsafe {
+            libc::ioctl(
+                self.0.as_raw_fd(),
+                PERF_EVENT_IOC_PERIOD,
+                &raw const period_ns,
+            )
+        };
+        if done < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
 
     fn ioctl(&self, request: libc::c_ulong, argument: libc::c_int) -> io::Result<()> {

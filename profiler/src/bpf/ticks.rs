@@ -2,7 +2,8 @@
 //!
 //! A `cpu-clock` event's timer goes off at exact multiples of its period from the moment it is
 //! enabled. So the time for which the kernel says it was enabled, over the period, is the number
-//! of ticks there should have been, whatever arrived.
+//! of ticks there should have been, whatever arrived. A clock whose period is changed stands still
+//! meanwhile and starts anew, so this holds for each part of its time.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use super::{BpfError, perf::PerfEvent};
+use super::{BpfError, now_ns, perf::PerfEvent};
 
 const ONLINE_CPUS: &str = "/sys/devices/system/cpu/online";
 
@@ -22,12 +23,21 @@ pub(super) struct Clocks {
     running: Vec<Clock>,
     /// Clocks of CPUs that have gone offline.
     stopped: Vec<Clock>,
+    /// Since when, in nanoseconds of `CLOCK_MONOTONIC`, each CPU's clock has had which period; oldest
+    /// first.
+    periods: BTreeMap<u32, Vec<(u64, u64)>>,
 }
 
 struct Clock {
     cpu: u32,
     event: PerfEvent,
+    /// Its period now; a refused change leaves it the old one.
+    period_ns: u64,
     enabled_ns: u64,
+    /// What `enabled_ns` was when the period was last changed.
+    since_ns: u64,
+    /// Ticks that were due with earlier periods.
+    earlier: DueTicks,
 }
 
 /// How a CPU's online state changed.
@@ -45,6 +55,7 @@ impl Clocks {
             program,
             running: Vec::new(),
             stopped: Vec::new(),
+            periods: BTreeMap::new(),
         };
         for cpu in online_cpus()? {
             clocks.add(cpu)?;
@@ -59,8 +70,13 @@ impl Clocks {
         self.running.push(Clock {
             cpu,
             event,
+            period_ns: self.period_ns,
             enabled_ns: 0,
+            since_ns: 0,
+            earlier: DueTicks::default(),
         });
+        let periods = self.periods.entry(cpu).or_default();
+        periods.push((now_ns(), self.period_ns));
         Ok(())
     }
 
@@ -86,6 +102,33 @@ impl Clocks {
             let _ = clock.event.disable();
             clock.read();
         }
+    }
+
+    /// Has all clocks tick with another period. Each stands still for the change, some microseconds.
+    pub(super) fn change_period(&mut self, period_ns: u64) -> Result<(), BpfError> {
+        let mut refused = None;
+        for clock in &mut self.running {
+            match clock.change_period(period_ns) {
+                Ok(at_ns) => {
+                    let periods = self.periods.entry(clock.cpu).or_default();
+                    periods.push((at_ns, period_ns));
+                }
+                Err(source) => {
+                    let cpu = clock.cpu;
+                    refused = Some(BpfError::Event { cpu, source });
+                }
+            }
+        }
+        self.period_ns = period_ns;
+        refused.map_or(Ok(()), Err)
+    }
+
+    /// The period of the tick that a CPU had at this time of `CLOCK_MONOTONIC`.
+    pub(super) fn period_at(&self, cpu: u32, time_ns: u64) -> u64 {
+        let periods = self.periods.get(&cpu).map_or(&[][..], Vec::as_slice);
+        let mut newest_first = periods.iter().rev();
+        let found = newest_first.find(|(since_ns, _)| *since_ns <= time_ns);
+        found.map_or(self.period_ns, |(_, period_ns)| *period_ns)
     }
 
     /// Tells which CPUs came or went since the last call, and starts clocks on the new ones.
@@ -128,8 +171,8 @@ impl Clocks {
         let mut due: BTreeMap<u32, DueTicks> = BTreeMap::new();
         for clock in self.running.iter().chain(&self.stopped) {
             let entry = due.entry(clock.cpu).or_default();
-            entry.ticks += clock.enabled_ns / self.period_ns;
-            entry.clocks += 1;
+            entry.add(clock.earlier);
+            entry.add(clock.latest());
         }
         due
     }
@@ -140,11 +183,41 @@ impl Clocks {
 pub(super) struct DueTicks {
     /// By the clocks' own time over their period.
     pub(super) ticks: u64,
-    /// Clocks there were; each may be off by one tick.
+    /// Clocks there were, or parts of their time; each may be off by one tick.
     pub(super) clocks: u64,
 }
 
+impl DueTicks {
+    fn add(&mut self, other: Self) {
+        self.ticks += other.ticks;
+        self.clocks += other.clocks;
+    }
+}
+
 impl Clock {
+    /// Ticks that were due since the period was last changed.
+    fn latest(&self) -> DueTicks {
+        DueTicks {
+            ticks: (self.enabled_ns - self.since_ns) / self.period_ns,
+            clocks: 1,
+        }
+    }
+
+    /// Gives it another period, and says when it stood still for that.
+    fn change_period(&mut self, period_ns: u64) -> io::Result<u64> {
+        self.event.disable()?;
+        self.read();
+        let at_ns = now_ns();
+        let changed = self.event.set_period(period_ns);
+        if changed.is_ok() {
+            self.earlier.add(self.latest());
+            self.since_ns = self.enabled_ns;
+            self.period_ns = period_ns;
+        }
+        self.event.enable()?;
+        changed.map(|()| at_ns)
+    }
+
     /// Takes the reading, unless the CPU has gone and the event forgot it.
     fn read(&mut self) {
         self.enabled_ns = self.enabled_ns.max(self.event.enabled_ns().unwrap_or(0));

@@ -13,7 +13,7 @@ use crate::{
     },
     import::{READABLE, SampleIndex},
     profile::LabelKey,
-    record::Addresses,
+    record::{Addresses, Budget},
     target::{Pid, Tid},
 };
 
@@ -330,6 +330,14 @@ pub(super) struct RecordArgs {
         help_heading = "Sampling"
     )]
     pub(super) frequency: Frequency,
+    /// Halve the frequency whenever a second costs more than this, as in 1%: our own CPU time, in the kernel and out of it, in percent of one CPU, as the receipt tells it
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        allow_negative_numbers = true,
+        help_heading = "Sampling"
+    )]
+    pub(super) max_overhead: Option<MaxOverhead>,
     /// What to sample
     #[arg(
         short,
@@ -568,6 +576,24 @@ impl FromStr for Frequency {
     }
 }
 
+/// What a recording may cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct MaxOverhead(pub(super) Budget);
+
+impl FromStr for MaxOverhead {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text
+            .strip_suffix('%')
+            .and_then(|number| number.parse().ok());
+        let budget = number.and_then(Budget::of_percent);
+        budget.map(Self).ok_or_else(|| {
+            "an overhead is a share of one CPU above 0%, as in 1% or 0.5%".to_owned()
+        })
+    }
+}
+
 /// A length of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Seconds(pub(super) Duration);
@@ -633,6 +659,16 @@ mod tests {
         assert_eq!("ffffffffffffffff".parse(), Ok(Address(u64::MAX)));
         for text in ["", "0x", "+1", "-1", "main", "10000000000000000"] {
             assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn overheads_are_in_percent_and_above_nothing() {
+        let parse = |text: &str| text.parse::<MaxOverhead>().ok().map(|max| max.0);
+        assert_eq!(parse("1%"), Budget::of_percent(1.0));
+        assert_eq!(parse("0.01%"), Budget::of_percent(0.01));
+        for text in ["0%", "-1%", "1", "%", "nan%", "inf%", ""] {
+            assert_eq!(parse(text), None, "{text}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! The command line: the only module that prints or exits.
 
 mod args;
+mod bug;
 mod convert;
 mod debuginfod;
 mod doctor;
@@ -31,6 +32,10 @@ use crate::record::Stop;
 /// Runs the program with these arguments (the first is its own name).
 #[must_use]
 pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
+    bug::watched(|| run(args))
+}
+
+fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
     if args.last().is_some_and(|last| last == "--") {
         return Trouble::misuse(

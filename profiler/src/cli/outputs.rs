@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    io::{IsTerminal, stdout},
+    io::{IsTerminal, Write, stdout},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -14,10 +14,12 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::{args::RecordArgs, summary::Written, trouble::Trouble};
 use crate::{
+    bug,
     export::{
         self, Format, Settings,
         output::{Destination, Output, Overwrite},
     },
+    privilege,
     profile::Profile,
     record::Stop,
 };
@@ -119,8 +121,10 @@ fn named_twice(files: &[(Destination, Format)]) -> Option<PathBuf> {
         let Destination::File(path) = destination else {
             return None;
         };
-        // Any number of profiles may go to /dev/null.
-        let is_device = path.symlink_metadata().is_ok_and(|meta| !meta.is_file());
+        // Any number of profiles may go to /dev/null. A link gives way to a file.
+        let is_device = path
+            .symlink_metadata()
+            .is_ok_and(|meta| !meta.is_file() && !meta.is_symlink());
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
@@ -137,6 +141,7 @@ pub(super) fn stop_when_stdout_closes(stop: &Stop) -> Arc<AtomicBool> {
     let has_closed = Arc::clone(&closed);
     // Ends with the process.
     std::thread::spawn(move || {
+        privilege::keep_only(&[]);
         let stdout = stdout();
         // No event is asked for: the kernel reports errors in any case.
         let mut fds = [PollFd::new(&stdout, PollFlags::empty())];
@@ -197,7 +202,8 @@ pub(super) fn format_of(
 pub(super) struct Outputs(Vec<(Option<PathBuf>, Format, Output)>);
 
 impl Outputs {
-    /// Writes the profile everywhere. One output's failure does not keep the others from theirs.
+    /// Writes the profile everywhere. One output's failure does not keep the others from theirs; that
+    /// of a bug was told when it happened.
     pub(super) fn write(
         self,
         profile: &Profile,
@@ -205,13 +211,18 @@ impl Outputs {
     ) -> (Vec<Written>, Vec<Trouble>) {
         let (mut written, mut troubles) = (Vec::new(), Vec::new());
         for (path, format, output) in self.0 {
-            match output.finish(|out| export::write_with(format, settings, profile, out)) {
-                Ok(bytes) => written.push(Written {
+            let write = |out: &mut dyn Write| {
+                bug::provoke(bug::Place::Export);
+                export::write_with(format, settings, profile, out)
+            };
+            match bug::contain(|| output.finish(write)) {
+                Some(Ok(bytes)) => written.push(Written {
                     path,
                     format,
                     bytes,
                 }),
-                Err(error) => troubles.push(error.into()),
+                Some(Err(error)) => troubles.push(error.into()),
+                None => {}
             }
         }
         (written, troubles)

@@ -24,7 +24,7 @@ use crate::{
         output::{Destination, OutputError},
     },
     privilege,
-    record::{End, Outcome, Request, StartCommand, Stop, Times, prepare},
+    record::{End, Lowered, Outcome, Request, Rights, StartCommand, Stop, Times, prepare},
     symbolize::{self, Inlines, Names},
     target::{
         Follow, TargetSpec,
@@ -61,6 +61,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     let comment = comment(args, &outcome);
     let target = format!("#{TARGET_COMMENT}{}", outcome.label);
     outcome.profile.comments.extend([comment, target]);
+    let lowered = outcome.lowered.iter().map(|lowered| format!("#{lowered}"));
+    outcome.profile.comments.extend(lowered);
     outcome.profile.comments.extend(
         outcome
             .account
@@ -130,6 +132,7 @@ fn request(args: &RecordArgs, plan: &Plan) -> Request {
         },
         command,
         frequency_hz: args.frequency.0,
+        budget: args.max_overhead.map(|overhead| overhead.0),
         duration: args.seconds.map(|seconds| seconds.0),
         kernel_stacks: stacks(args.no_kernel),
         user_stacks: stacks(args.no_user),
@@ -155,6 +158,7 @@ fn request(args: &RecordArgs, plan: &Plan) -> Request {
         flavour: args.walker.map(Into::into),
         table_bytes: args.max_table_memory.0,
         debuginfod: None,
+        rights: Rights::GivenUp,
     }
 }
 
@@ -192,10 +196,18 @@ fn comment(args: &RecordArgs, outcome: &Outcome) -> String {
         env!("CARGO_PKG_VERSION"),
         uname.nodename().to_string_lossy(),
         uname.release().to_string_lossy(),
-        args.frequency.0,
+        hertz(args.frequency, &outcome.lowered),
         outcome.account.kept,
         outcome.account.lost(),
     )
+}
+
+/// The frequency, or the first and the last one.
+fn hertz(asked: Frequency, lowered: &[Lowered]) -> String {
+    match lowered.last() {
+        None => asked.0.to_string(),
+        Some(last) => format!("{}..{}", asked.0, last.to_hz),
+    }
 }
 
 /// Says what is wrong with a run that gave a profile, if anything, and gives its exit code.
@@ -244,7 +256,7 @@ fn verdict(args: &RecordArgs, outcome: &Outcome) -> ExitCode {
 fn see_off(mut running: Running, end: End, stop: &Stop) {
     let pid = running.pid();
     let asked = match end {
-        End::TimeIsOver => {
+        End::TimeIsOver | End::Bug => {
             tell(&format!(
                 "the command (pid {pid}) still runs; waiting for its end, Ctrl-C ends both"
             ));

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     bpf::Stacks,
     privilege,
-    record::{Addresses, Outcome, Request, StartCommand, Times, Unwatched, prepare},
+    record::{Addresses, Outcome, Request, Rights, StartCommand, Times, Unwatched, prepare},
     selftest::{Measured, TOLERANCE, compare, reads_in_the_kernel, workload},
     symbolize,
     target::{Follow, TargetSpec, command::ChildStdout},
@@ -55,6 +55,7 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode, Trouble> {
             stdout: ChildStdout::ToStderr,
         }),
         frequency_hz: args.frequency.0,
+        budget: None,
         duration: Some(args.seconds.0),
         kernel_stacks: Stacks::Taken,
         user_stacks: Stacks::Taken,
@@ -65,6 +66,7 @@ pub(super) fn run(args: &SelftestArgs) -> Result<ExitCode, Trouble> {
         flavour: args.walker.map(Into::into),
         table_bytes: crate::record::DEFAULT_TABLE_BYTES,
         debuginfod: None,
+        rights: Rights::GivenUp,
     };
     let started = Instant::now();
     let mut outcome = prepare(request)?.record(&stop, &mut Unwatched)?;

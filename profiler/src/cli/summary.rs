@@ -8,7 +8,7 @@ use std::{
 use super::printable;
 use crate::{
     export::Format,
-    profile::{Profile, hottest},
+    profile::{Profile, Values, hottest},
     record::Outcome,
 };
 
@@ -43,6 +43,10 @@ fn write_hottest(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
         return Ok(());
     }
     let percent = |count: u64| 100.0 * count as f64 / total as f64;
+    let shown = |count: u64| match profile.values {
+        Values::CountAndPeriod | Values::CountAlone => count.to_string(),
+        Values::EventsAndWeight => format!("{:.2} s", count as f64 / 1e9),
+    };
     writeln!(
         out,
         "{:>9} {:>6}  {:>9} {:>6}  function",
@@ -53,8 +57,8 @@ fn write_hottest(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
         writeln!(
             out,
             "{:>9} {own:>5.1}%  {:>9} {all:>5.1}%  {}",
-            hot.flat,
-            hot.cumulative,
+            shown(hot.flat),
+            shown(hot.cumulative),
             printable(&hot.name)
         )?;
     }

@@ -19,7 +19,9 @@ use super::{
     client::{Answer, Client},
 };
 use crate::{
+    bug,
     object::{Object, debug_file},
+    privilege,
     symbolize::lacking,
 };
 
@@ -213,23 +215,30 @@ impl Fetcher {
 
     /// Does jobs until it is over.
     fn work(self: Arc<Self>) {
+        privilege::keep_only(privilege::FETCHING);
         while let Some(job) = self.next() {
             match job {
+                // A file that we cannot look into lacks nothing that we know of.
                 Job::Look { path, file } => {
-                    let object = Object::of_file(&path, file);
-                    let lacking = lacking(&object, self.settings.inlines);
-                    if let Some(build_id) = lacking.and_then(BuildId::of) {
-                        self.push(Job::Fetch(build_id));
-                    }
+                    bug::contain(|| self.look(&path, file));
                 }
                 Job::Fetch(build_id) => {
                     let started = Instant::now();
-                    let fate = self.fetch(&build_id);
+                    let fate = bug::contain(|| self.fetch(&build_id)).unwrap_or(Fate::Refused);
                     let came = fate.words();
                     log::debug!("{}: {came} after {:?}", build_id.0, started.elapsed());
                     self.settle(build_id, fate);
                 }
             }
+        }
+    }
+
+    /// Asks for what a file lacks.
+    fn look(self: &Arc<Self>, path: &str, file: File) {
+        let object = Object::of_file(path, file);
+        let lacking = lacking(&object, self.settings.inlines);
+        if let Some(build_id) = lacking.and_then(BuildId::of) {
+            self.push(Job::Fetch(build_id));
         }
     }
 

@@ -18,7 +18,7 @@ use crate::{
     process::{Mapping, mappings_of},
     record::RecordError,
     symbolize::{self, LineSource, NameSource},
-    target::{self, Pid, TargetError, TargetSpec, UserStacks},
+    target::{self, CgroupFilter, Pid, TargetError, TargetSpec, UserStacks},
     unwind::{CompileError, Table},
 };
 
@@ -92,7 +92,7 @@ pub fn examine_process(pid: Pid) -> Result<ProcessReport, RecordError> {
         pids: vec![pid],
         ..TargetSpec::default()
     };
-    match target::resolve(&spec, UserStacks::Yes) {
+    match target::resolve(&spec, UserStacks::Yes, CgroupFilter::Kernel) {
         // Its mappings can be read, whatever its pid is to the programs.
         Ok(_) | Err(TargetError::PidNamespace { .. }) => {}
         Err(error) => return Err(error.into()),

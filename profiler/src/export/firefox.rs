@@ -292,7 +292,7 @@ fn samples(profile: &Profile, track: &Track<'_>, leaves: &[usize]) -> Samples<'s
         weight_type,
         // What the thread used since the sample before: a period, however long ago that was.
         thread_cpu_delta: match profile.values {
-            Values::CountAndPeriod => {
+            Values::CountAndPeriod | Values::EventsAndWeight => {
                 Some(events.map(|event| profile.weight(event.count)).collect())
             }
             Values::CountAlone => None,
@@ -303,8 +303,9 @@ fn samples(profile: &Profile, track: &Track<'_>, leaves: &[usize]) -> Samples<'s
 /// What weights are to the reader. It knows three kinds.
 fn weight_type(profile: &Profile) -> &'static str {
     match (profile.values, &*profile.event_type.unit) {
-        (Values::CountAlone, "bytes") => "bytes",
-        (Values::CountAlone, "nanoseconds") => "tracing-ms",
+        (Values::CountAndPeriod, _) => "samples",
+        (_, "bytes") => "bytes",
+        (_, "nanoseconds") => "tracing-ms",
         _ => "samples",
     }
 }

@@ -137,7 +137,7 @@ fn write_data(profile: &Profile, title: &str, flame: Flame, out: &mut dyn Write)
             unit: names::clean(&profile.weight_type().unit),
             period: match profile.values {
                 Values::CountAndPeriod => profile.period,
-                Values::CountAlone => 0,
+                Values::CountAlone | Values::EventsAndWeight => 0,
             },
             total: profile.total(),
             time_ns: profile.time_ns,

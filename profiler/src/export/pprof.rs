@@ -17,7 +17,7 @@ use prost::Message;
 use super::{names, proto};
 use crate::profile::{
     FrameKind, LabelKey, LabelValue, Line, Location, LocationId, MappingId, MappingKind, Profile,
-    Sample, ValueType, Values,
+    SAMPLES_COUNT, Sample, ValueType, Values,
 };
 
 /// Writes the profile as gzip of a pprof message.
@@ -63,11 +63,15 @@ pub fn message(profile: &Profile) -> proto::Profile {
     }
 }
 
+/// What events are counted as beside their weight.
+static EVENTS: ValueType = SAMPLES_COUNT;
+
 /// What the values of each sample are. Readers show the last one.
 fn sample_types(profile: &Profile) -> Vec<&ValueType> {
     match profile.values {
         Values::CountAndPeriod => vec![&profile.event_type, &profile.period_type],
         Values::CountAlone => vec![&profile.event_type],
+        Values::EventsAndWeight => vec![&EVENTS, &profile.event_type],
     }
 }
 
@@ -110,6 +114,7 @@ struct Row<'a> {
     stack: &'a [LocationId],
     labels: u64,
     count: u64,
+    events: u64,
 }
 
 /// A label by what it says.
@@ -158,6 +163,7 @@ impl<'a> SampleTable<'a> {
                 stack: sample.stack,
                 labels: set,
                 count: sample.count,
+                events: sample.events,
             })
         });
         Self {
@@ -201,23 +207,24 @@ impl<'a> SampleTable<'a> {
                     .map(|id| places.location_id(Some(*id)))
                     .collect(),
             };
-            (ids, row.labels, row.count)
+            (ids, row.labels, [row.count, row.events])
         });
-        let mut rows: Vec<(Vec<u64>, u64, u64)> = rows.collect();
+        let mut rows: Vec<(Vec<u64>, u64, [u64; 2])> = rows.collect();
         rows.sort_unstable();
-        rows.dedup_by(|(ids, labels, count), (kept_ids, kept_labels, kept)| {
+        rows.dedup_by(|(ids, labels, sums), (kept_ids, kept_labels, kept)| {
             let is_same = (ids, labels) == (kept_ids, kept_labels);
             if is_same {
-                *kept = kept.saturating_add(*count);
+                *kept = [0, 1].map(|at| kept[at].saturating_add(sums[at]));
             }
             is_same
         });
         rows.into_iter()
-            .map(|(location_id, set, count)| proto::Sample {
+            .map(|(location_id, set, [count, events])| proto::Sample {
                 location_id,
                 value: match profile.values {
                     Values::CountAndPeriod => vec![signed(count), signed(profile.weight(count))],
                     Values::CountAlone => vec![signed(count)],
+                    Values::EventsAndWeight => vec![signed(events), signed(count)],
                 },
                 label: labels[usize::try_from(set).expect("sets in memory")].clone(),
             })
@@ -587,8 +594,9 @@ fn texts<'a>(
     samples: &'a SampleTable<'_>,
     places: &'a Places<'_>,
 ) -> Table<Cow<'a, str>> {
-    let types = [&profile.event_type, &profile.period_type]
+    let types = sample_types(profile)
         .into_iter()
+        .chain([&profile.period_type])
         .flat_map(|value| [&*value.kind, &*value.unit]);
     let hints = &profile.hints;
     let hints = [&hints.drop_frames, &hints.keep_frames, &hints.doc_url];

@@ -83,7 +83,9 @@ fn write_counted(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
             writeln!(out, ", one every {} {unit} of {kind}", profile.period)
         }
         Values::CountAlone if counted == event.kind => writeln!(out),
-        Values::CountAlone => writeln!(out, " of {}", names::clean(&event.kind)),
+        Values::CountAlone | Values::EventsAndWeight => {
+            writeln!(out, " of {}", names::clean(&event.kind))
+        }
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) struct Event {
     pub(super) time_ns: u64,
     /// Position in [`Tracks::stacks`].
     pub(super) stack: usize,
-    /// How many.
+    /// How many, or what they count.
     pub(super) count: u64,
 }
 
@@ -142,8 +142,8 @@ fn shown_name(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// What a moment says of its thread: when, on which stack, and the names at that time.
-type Seen<'a> = (u64, usize, &'a str, &'a str);
+/// What a moment says of its thread: when, on which stack, its count, and the names at that time.
+type Seen<'a> = (u64, usize, u64, &'a str, &'a str);
 
 fn timed<'a>(
     profile: &'a Profile,
@@ -157,6 +157,7 @@ fn timed<'a>(
         threads.entry((thread.pid, thread.tid)).or_default().push((
             moment.time_ns,
             numbers[moment.stack],
+            moment.count,
             names[0],
             names[1],
         ));
@@ -177,10 +178,10 @@ fn timed<'a>(
             process: shown_name(processes[&pid].1),
             events: seen
                 .iter()
-                .map(|(time_ns, stack, ..)| Event {
+                .map(|(time_ns, stack, count, ..)| Event {
                     time_ns: *time_ns,
                     stack: *stack,
-                    count: 1,
+                    count: *count,
                 })
                 .collect(),
         })
@@ -265,7 +266,7 @@ fn number(profile: &Profile, sample: &Sample<'_>, key: LabelKey) -> Option<i64> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::profile::Thread;
+    use crate::profile::{Moment, Thread};
 
     fn label(profile: &mut Profile, comm: &str, pid: i64) -> Vec<crate::profile::Label> {
         let comm = profile.string(comm);
@@ -305,7 +306,12 @@ mod tests {
                 process: profile.string(process),
             };
             profile.add(&stack, &[], 1);
-            profile.note_moment(time_ns, thread, &stack);
+            profile.note_moment(Moment {
+                time_ns,
+                thread,
+                stack: &stack,
+                count: 1,
+            });
         };
         note(30, 8, "pool", "server");
         note(10, 8, "server", "sh");

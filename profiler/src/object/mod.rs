@@ -325,6 +325,17 @@ impl Objects {
         self.out_of_descriptors
     }
 
+    /// Objects that a sample lies in and whose files we may not open.
+    #[must_use]
+    pub fn forbidden(&self) -> usize {
+        let sampled = (1..)
+            .zip(&self.objects)
+            .filter(|(number, _)| self.sampled.contains(&ObjectId(*number)));
+        sampled
+            .filter(|(_, object)| object.unopened == Some(Unopened::NoPermission))
+            .count()
+    }
+
     /// Once many files are open, closes those that no sample lies in and no process maps.
     pub fn shed(&mut self, mapped: impl FnOnce() -> HashSet<ObjectId>) {
         if self.open_files < MOST_OPEN_FILES || self.open_files == self.needed_files {

@@ -7,7 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rustix::io::Errno;
+use rustix::{
+    io::Errno,
+    process::{DumpableBehavior, set_dumpable_behavior},
+};
 
 use super::{
     file::{in_memory, open_regular},
@@ -22,7 +25,9 @@ use crate::{
 const MOST_VDSO_BYTES: u64 = 1 << 20;
 
 /// The file behind a mapping: through the mapping itself, else by its path in the process's root,
-/// else by its path in ours (the process may be gone). What is opened has the mapping's inode.
+/// else by its path in ours (the process may be gone). What is opened has the mapping's inode. An
+/// executable that has no path any more is also where the process says that it is: that takes
+/// CAP_SYS_PTRACE alone, and the mappings of another user's process CAP_DAC_READ_SEARCH too.
 ///
 /// # Errors
 /// When none of them leads to it.
@@ -44,7 +49,7 @@ pub(super) fn mapped_file(pid: Pid, row: &MapRow, number: FileNumber) -> Result<
             Err(why) => told = told.max(why),
         }
     }
-    Err(told)
+    open_numbered(&PathBuf::from(format!("/proc/{}/exe", pid.0)), number).map_err(|_| told)
 }
 
 /// Why the file behind a mapping could not be opened. What tells more comes later.
@@ -110,13 +115,28 @@ pub(super) fn vdso() -> io::Result<File> {
     let row = process::parse_maps(&maps)
         .find(|row| row.path == "[vdso]")
         .ok_or(io::ErrorKind::NotFound)?;
-    let mut memory = File::open("/proc/self/mem")?;
+    let mut memory = own_memory()?;
     memory.seek(SeekFrom::Start(row.start))?;
     let mut image = Vec::new();
     memory
         .take((row.end - row.start).min(MOST_VDSO_BYTES))
         .read_to_end(&mut image)?;
     in_memory("vdso", &image)
+}
+
+/// Our own memory. A program whose file has capabilities cannot be dumped, so what procfs has of it is
+/// root's: for this one call it can.
+fn own_memory() -> io::Result<File> {
+    let open = || File::open("/proc/self/mem");
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            set_dumpable_behavior(DumpableBehavior::Dumpable)?;
+            let opened = open();
+            set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+            opened
+        }
+        opened => opened,
+    }
 }
 
 #[cfg(test)]

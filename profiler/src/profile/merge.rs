@@ -2,14 +2,15 @@
 
 use super::{
     FrameKind, Function, Identity, Label, LabelKey, LabelValue, Line, LocationId, Mapping,
-    MappingId, Profile, StringId,
+    MappingId, Profile, StringId, Sum,
 };
 
 /// A line by what it says: name, linker's name and file; start line, line and column.
 type ToldLine<'a> = ([&'a str; 3], [u32; 3]);
 
 impl Profile {
-    /// Adds every event of `other`, which must have the same types and period.
+    /// Adds every event of `other`, which must have the same types and values, and the same period
+    /// unless events are weighed.
     ///
     /// The start is the earlier of the two, the duration the sum (as pprof merges). Times of
     /// events stay known where both know them and their starts. But for the order of the
@@ -39,7 +40,8 @@ impl Profile {
                 .iter()
                 .map(|(key, value)| (self.adopt_key(other, *key), self.adopt_label(other, *value)))
                 .collect();
-            self.add(&stack, &labels, sample.count);
+            let (count, events) = (sample.count, sample.events);
+            self.add_sum(&stack, &labels, Sum { count, events });
         }
         self.timeline = self.joined_timeline(other, &locations);
         self.time_ns = match (self.time_ns, other.time_ns) {
@@ -47,6 +49,7 @@ impl Profile {
             (ours, theirs) => ours.min(theirs),
         };
         self.duration_ns += other.duration_ns;
+        self.period = self.period.max(other.period);
         for comment in &other.comments {
             if !self.comments.contains(comment) {
                 self.comments.push(comment.clone());

@@ -73,6 +73,9 @@ pub enum Values {
     CountAndPeriod,
     /// One value, which is the count: bytes of a heap profile, or what folded text counts.
     CountAlone,
+    /// Two values: how many events there were, and what they weigh together, which is the count.
+    /// So is a recording whose frequency was lowered on its way: its events do not weigh the same.
+    EventsAndWeight,
 }
 
 /// What pprof's own reader is told of a profile, as texts. It means nothing to other formats.
@@ -252,8 +255,24 @@ pub struct Sample<'a> {
     /// Sorted by key. Of a recording they always hold the comm, and one value a key at most;
     /// formats show those that [`Profile::shows`].
     pub labels: &'a [Label],
-    /// How many events.
+    /// How many events, or what [`Profile::event_type`] says instead.
     pub count: u64,
+    /// How many events: the count, unless that is their weight ([`Values::EventsAndWeight`]).
+    pub events: u64,
+}
+
+/// What a sample sums up.
+#[derive(Clone, Copy, Debug)]
+struct Sum {
+    count: u64,
+    events: u64,
+}
+
+impl Sum {
+    fn add(&mut self, other: Self) {
+        self.count += other.count;
+        self.events += other.events;
+    }
 }
 
 /// A profile.
@@ -261,11 +280,12 @@ pub struct Sample<'a> {
 /// A sample's values follow from its count: see [`Values`].
 #[derive(Clone, Debug)]
 pub struct Profile {
-    /// What one event is, such as `samples` in `count`.
+    /// What the counts count, such as `samples` in `count`: events, unless their weights are counted.
     pub event_type: ValueType,
     /// What the period measures, such as `cpu` in `nanoseconds`.
     pub period_type: ValueType,
-    /// The period: how much of `period_type` one event stands for.
+    /// The period: how much of `period_type` one event stands for. Where they do not weigh the same,
+    /// what the last ones do.
     pub period: u64,
     /// What follows from a sample's count.
     pub values: Values,
@@ -289,7 +309,7 @@ pub struct Profile {
     locations: Vec<Location>,
     location_ids: HashMap<(FrameKind, Option<MappingId>, u64, Identity), LocationId>,
     /// Events by labels, then by stack.
-    samples: HashMap<Vec<Label>, HashMap<Vec<LocationId>, u64>>,
+    samples: HashMap<Vec<Label>, HashMap<Vec<LocationId>, Sum>>,
     timeline: Option<Timeline>,
 }
 
@@ -348,7 +368,7 @@ impl Profile {
     pub fn weight_type(&self) -> &ValueType {
         match self.values {
             Values::CountAndPeriod => &self.period_type,
-            Values::CountAlone => &self.event_type,
+            Values::CountAlone | Values::EventsAndWeight => &self.event_type,
         }
     }
 
@@ -357,7 +377,7 @@ impl Profile {
     pub fn weight(&self, count: u64) -> u64 {
         match self.values {
             Values::CountAndPeriod => count.saturating_mul(self.period),
-            Values::CountAlone => count,
+            Values::CountAlone | Values::EventsAndWeight => count,
         }
     }
 
@@ -481,20 +501,54 @@ impl Profile {
 
     /// Adds `count` events with this stack (innermost first) and these labels.
     pub fn add(&mut self, stack: &[LocationId], labels: &[Label], count: u64) {
+        let events = count;
+        self.add_sum(stack, labels, Sum { count, events });
+    }
+
+    /// Adds one event with this count: see [`Profile::count_of_event`].
+    pub fn add_event(&mut self, stack: &[LocationId], labels: &[Label], count: u64) {
+        self.add_sum(stack, labels, Sum { count, events: 1 });
+    }
+
+    /// The count of one event that stands for so much of the period's type.
+    #[must_use]
+    pub fn count_of_event(&self, period: u64) -> u64 {
+        match self.values {
+            Values::CountAndPeriod | Values::CountAlone => 1,
+            Values::EventsAndWeight => period,
+        }
+    }
+
+    /// From now on events have the period that is added with each, and what the others weigh is
+    /// counted as well. `period` is that of the last ones.
+    pub fn change_period(&mut self, period: u64) {
+        if self.values == Values::CountAndPeriod {
+            let old = self.period;
+            for sum in self.samples.values_mut().flat_map(HashMap::values_mut) {
+                sum.count = sum.count.saturating_mul(old);
+            }
+            self.weigh_moments(old);
+            self.event_type = self.period_type.clone();
+            self.values = Values::EventsAndWeight;
+        }
+        self.period = period;
+    }
+
+    fn add_sum(&mut self, stack: &[LocationId], labels: &[Label], sum: Sum) {
         if !labels.is_sorted_by_key(|(key, _)| *key) {
             let mut sorted = labels.to_vec();
             sorted.sort_unstable_by_key(|(key, _)| *key);
-            return self.add(stack, &sorted, count);
+            return self.add_sum(stack, &sorted, sum);
         }
         // Most samples are like one before: nothing is allocated for those.
         if let Some(stacks) = self.samples.get_mut(labels) {
-            if let Some(sum) = stacks.get_mut(stack) {
-                *sum += count;
+            if let Some(old) = stacks.get_mut(stack) {
+                old.add(sum);
             } else {
-                stacks.insert(stack.to_vec(), count);
+                stacks.insert(stack.to_vec(), sum);
             }
         } else {
-            let stacks = std::iter::once((stack.to_vec(), count)).collect();
+            let stacks = std::iter::once((stack.to_vec(), sum)).collect();
             self.samples.insert(labels.to_vec(), stacks);
         }
     }
@@ -578,15 +632,16 @@ impl Profile {
     /// Every sample, in no particular order.
     pub fn samples(&self) -> impl Iterator<Item = Sample<'_>> {
         self.samples.iter().flat_map(|(labels, stacks)| {
-            stacks.iter().map(move |(stack, count)| Sample {
+            stacks.iter().map(move |(stack, sum)| Sample {
                 stack,
                 labels,
-                count: *count,
+                count: sum.count,
+                events: sum.events,
             })
         })
     }
 
-    /// The events in the profile.
+    /// The sum of all counts: the events in the profile, unless their weights are counted.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.samples().map(|sample| sample.count).sum()

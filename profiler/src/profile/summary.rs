@@ -7,9 +7,9 @@ use super::{Profile, StringId};
 pub struct Hot {
     /// Its name.
     pub name: String,
-    /// Events in the function itself.
+    /// Events in the function itself, or what they weigh where that is counted.
     pub flat: u64,
-    /// Events in the function or what it called.
+    /// The same for the function or what it called.
     pub cumulative: u64,
 }
 

@@ -33,12 +33,15 @@ pub struct Moment<'a> {
     pub thread: Thread,
     /// Innermost first.
     pub stack: &'a [LocationId],
+    /// Its part in the count of its sample: 1, or its weight where that is counted.
+    pub count: u64,
 }
 
 /// Every event of a profile with its time and thread.
 #[derive(Clone, Debug, Default)]
 pub struct Timeline {
-    threads: Interner<Thread>,
+    /// With the count of each event: there are few of those, and events have no room for it.
+    threads: Interner<(Thread, u64)>,
     /// Shared between the table and its index.
     stacks: Interner<Arc<[LocationId]>>,
     moments: Vec<Kept>,
@@ -57,10 +60,14 @@ const _: () = assert!(size_of::<Kept>() == 16, "what an event costs");
 impl Timeline {
     /// Every event, in no particular order.
     pub fn moments(&self) -> impl Iterator<Item = Moment<'_>> {
-        self.moments.iter().map(|kept| Moment {
-            time_ns: kept.time_ns,
-            thread: self.threads.items[kept.thread as usize],
-            stack: &self.stacks.items[kept.stack as usize],
+        self.moments.iter().map(|kept| {
+            let (thread, count) = self.threads.items[kept.thread as usize];
+            Moment {
+                time_ns: kept.time_ns,
+                thread,
+                stack: &self.stacks.items[kept.stack as usize],
+                count,
+            }
         })
     }
 
@@ -76,14 +83,14 @@ impl Timeline {
         self.moments.is_empty()
     }
 
-    fn push(&mut self, time_ns: u64, thread: Thread, stack: &[LocationId]) {
-        let thread = self.threads.intern(thread);
-        let stack = match self.stacks.get(stack) {
+    fn push(&mut self, moment: Moment<'_>) {
+        let thread = self.threads.intern((moment.thread, moment.count));
+        let stack = match self.stacks.get(moment.stack) {
             Some(id) => id,
-            None => self.stacks.intern(stack.into()),
+            None => self.stacks.intern(moment.stack.into()),
         };
         self.moments.push(Kept {
-            time_ns,
+            time_ns: moment.time_ns,
             thread,
             stack,
         });
@@ -96,16 +103,30 @@ impl Profile {
         self.timeline = Some(Timeline::default());
     }
 
-    /// Notes when and where an event happened that [`Profile::add`] counts. Without a timeline
-    /// it does nothing; one event too many ends the timeline.
-    pub fn note_moment(&mut self, time_ns: u64, thread: Thread, stack: &[LocationId]) {
+    /// Notes when and where an event happened that [`Profile::add`] or [`Profile::add_event`] counts.
+    /// Without a timeline it does nothing; one event too many ends the timeline.
+    pub fn note_moment(&mut self, moment: Moment<'_>) {
         let Some(timeline) = &mut self.timeline else {
             return;
         };
         if timeline.len() < MOST_MOMENTS {
-            timeline.push(time_ns, thread, stack);
+            timeline.push(moment);
         } else {
             self.timeline = None;
+        }
+    }
+
+    /// Has the events of the timeline count as much as they weigh.
+    pub(super) fn weigh_moments(&mut self, period: u64) {
+        let Some(timeline) = &mut self.timeline else {
+            return;
+        };
+        let threads = std::mem::take(&mut timeline.threads).items.into_iter();
+        for (thread, count) in threads {
+            // Positions stay as they are.
+            timeline
+                .threads
+                .intern((thread, count.saturating_mul(period)));
         }
     }
 
@@ -142,8 +163,12 @@ impl Profile {
                 .iter()
                 .map(|id| locations[id.index()])
                 .collect();
-            let time_ns = moment.time_ns.saturating_add(other.time_ns - start_ns);
-            ours.push(time_ns, thread, &stack);
+            ours.push(Moment {
+                time_ns: moment.time_ns.saturating_add(other.time_ns - start_ns),
+                thread,
+                stack: &stack,
+                count: moment.count,
+            });
         }
         Some(ours)
     }
@@ -167,7 +192,12 @@ mod tests {
         };
         for moment_ns in moments_ns {
             profile.add(&stack, &[], 1);
-            profile.note_moment(*moment_ns, thread, &stack);
+            profile.note_moment(Moment {
+                time_ns: *moment_ns,
+                thread,
+                stack: &stack,
+                count: 1,
+            });
         }
         profile
     }
@@ -216,7 +246,12 @@ mod tests {
             name: StringId::EMPTY,
             process: StringId::EMPTY,
         };
-        profile.note_moment(1, thread, &[]);
+        profile.note_moment(Moment {
+            time_ns: 1,
+            thread,
+            stack: &[],
+            count: 1,
+        });
         assert!(profile.timeline().is_none());
     }
 }

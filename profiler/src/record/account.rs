@@ -25,6 +25,9 @@ pub struct Account {
     pub no_scratch: u64,
     /// Due samples that arrived and could not be read.
     pub undecodable: u64,
+    /// Due samples that were on their way into the profile when we panicked. Their number is what the
+    /// others leave, so such a run says that it has failed.
+    pub bug: u64,
     /// Kept samples whose stacks are whole.
     pub complete: u64,
     /// Kept samples with a cut stack, by reason.
@@ -49,6 +52,11 @@ impl Account {
         self.excess = counts.excess;
     }
 
+    /// Writes off what is missing after a panic.
+    pub fn write_off(&mut self) {
+        self.bug = self.due.saturating_sub(self.kept + self.lost());
+    }
+
     /// Ticks that the kernel or a hypervisor never let run.
     #[must_use]
     pub fn missed(&self) -> u64 {
@@ -58,7 +66,7 @@ impl Account {
     /// Due samples that are not in the profile.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.ring_full + self.no_scratch + self.undecodable
+        self.ring_full + self.no_scratch + self.undecodable + self.bug
     }
 
     /// What does not add up, if anything: a bug of ours.
@@ -99,6 +107,7 @@ impl fmt::Display for Account {
             ring_full,
             no_scratch,
             undecodable,
+            bug,
             complete,
             frames,
             unnamed,
@@ -109,11 +118,15 @@ impl fmt::Display for Account {
             "ticks {ticks} = due {due} + elsewhere {elsewhere} + missed {}",
             self.missed()
         )?;
-        writeln!(
+        write!(
             f,
-            "due {due} = kept {kept} + lost {} (ring full {ring_full}, no scratch {no_scratch}, undecodable {undecodable})",
+            "due {due} = kept {kept} + lost {} (ring full {ring_full}, no scratch {no_scratch}, undecodable {undecodable}",
             self.lost()
         )?;
+        if *bug > 0 {
+            write!(f, ", bug {bug}")?;
+        }
+        writeln!(f, ")")?;
         write!(
             f,
             "stacks: {complete} complete, {} cut",
@@ -268,6 +281,24 @@ stacks: 2951 complete, 17 cut (no frame pointer 9, stack unreadable 8); frames: 
             .flaw()
             .is_some()
         );
+    }
+
+    #[test]
+    fn what_a_panic_lost_is_told_as_a_cause() {
+        let mut broken = Account {
+            kept: 2960,
+            complete: 2943,
+            ..account()
+        };
+        assert!(broken.flaw().is_some());
+        broken.write_off();
+        assert_eq!(broken.flaw(), None);
+        let line =
+            "due 2970 = kept 2960 + lost 10 (ring full 2, no scratch 0, undecodable 0, bug 8)";
+        assert!(broken.to_string().contains(line), "{broken}");
+        let mut whole = account();
+        whole.write_off();
+        assert_eq!(whole, account());
     }
 
     #[test]

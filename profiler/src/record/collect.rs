@@ -13,11 +13,13 @@ use super::{
 };
 use crate::{
     bpf::{KernelSymbols, Sample},
+    bug,
     jit::{self, Jit},
     object::{Bias, ElfAddr, ObjectId, Objects},
     process::{Mapping as ProcessMapping, Processes, Space, UserPlace, UserStack},
     profile::{
-        self, FrameKind, Function, Line, LocationId, MappingId, MappingKind, Profile, StringId,
+        self, FrameKind, Function, Line, LocationId, MappingId, MappingKind, Moment, Profile,
+        StringId,
     },
     symbolize::{self, Origin, Symbolized, symbolize},
     target::Pid,
@@ -124,8 +126,19 @@ impl Collector {
         self.kept
     }
 
-    /// Adds one sample, whose user frames lie at these places.
-    pub(super) fn add(&mut self, sample: &Sample, user: &UserStack, known: Known<'_>) {
+    /// Samples have another period from now on, but for some that are on their way.
+    pub(super) fn change_period(&mut self, period_ns: u64) {
+        self.profile.change_period(period_ns);
+    }
+
+    /// Adds one sample, which stands for a period, and whose user frames lie at these places.
+    pub(super) fn add(
+        &mut self,
+        sample: &Sample,
+        period_ns: u64,
+        user: &UserStack,
+        known: Known<'_>,
+    ) {
         let mut stack = Vec::with_capacity(sample.kernel.len() + user.places.len() + 1);
         for (depth, address) in sample.kernel.iter().enumerate() {
             // All but the innermost are return addresses.
@@ -152,11 +165,16 @@ impl Collector {
             stack.push(self.marker("[stack left out]"));
         }
         let labels = self.labeller.labels(&mut self.profile, sample);
-        self.profile.add(&stack, &labels, 1);
+        let count = self.profile.count_of_event(period_ns);
+        self.profile.add_event(&stack, &labels, count);
         if self.times == Times::Kept {
             let thread = self.labeller.thread_of(&mut self.profile, sample);
-            let time_ns = sample.time_ns.saturating_sub(self.start_ns);
-            self.profile.note_moment(time_ns, thread, &stack);
+            self.profile.note_moment(Moment {
+                time_ns: sample.time_ns.saturating_sub(self.start_ns),
+                thread,
+                stack: &stack,
+                count,
+            });
         }
         self.kept += 1;
         let stops = [user.stop, sample.kernel_stop];
@@ -334,7 +352,9 @@ impl Collector {
         printed: Option<&KernelSymbols>,
     ) -> Finished {
         let objects = known.objects;
-        let jit = std::mem::take(&mut self.jit).finish(jit::Now::read(), known.processes, objects);
+        let jit = std::mem::take(&mut self.jit);
+        let jit = bug::contain(|| jit.finish(jit::Now::read(), known.processes, objects));
+        let jit = jit.unwrap_or_default();
         let mut symbolized = symbolize(&mut self.profile, &self.origins, objects, symbols, printed);
         let made = self.name_made(&jit, &mut symbolized.known);
         let mut account = Account {

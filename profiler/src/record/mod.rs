@@ -5,6 +5,7 @@
 
 mod account;
 mod collect;
+mod governor;
 mod labels;
 mod session;
 mod timeline;
@@ -26,16 +27,18 @@ use std::{
 use thiserror::Error;
 
 pub use account::{Account, Cost};
+pub use governor::{BpfTime, Budget, Lowered};
 pub use labels::LabelSettings;
 
 use crate::{
     bpf::{self, BpfError, Flavour, Stacks},
+    bug,
     debuginfod::Debuginfod,
     error::Explain,
     profile::{LabelKey, Profile},
     symbolize,
     target::{
-        self, Pid, TargetError, TargetSpec, Targets, UserStacks,
+        self, CgroupFilter, Pid, TargetError, TargetSpec, Targets, UserStacks,
         command::{ChildStdout, Command, CommandError, Prepared, Running},
     },
     unnamed::Gaps,
@@ -51,6 +54,8 @@ pub struct Request {
     pub command: Option<StartCommand>,
     /// Samples per second and CPU.
     pub frequency_hz: u32,
+    /// What it may cost before the frequency is lowered; `None` for whatever it costs.
+    pub budget: Option<Budget>,
     /// How long; `None` until stopped or the target's end.
     pub duration: Option<Duration>,
     /// Whether kernel stacks are taken.
@@ -71,6 +76,18 @@ pub struct Request {
     pub table_bytes: usize,
     /// Where debug information is fetched from; `None` for nowhere.
     pub debuginfod: Option<Debuginfod>,
+    /// What becomes of the rights of the thread that records.
+    pub rights: Rights,
+}
+
+/// What becomes of the rights of the thread that records. Its process may need them for more than
+/// one recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// They stay.
+    Kept,
+    /// Each goes when the recording needs it no more. A command has them: it is made before.
+    GivenUp,
 }
 
 /// Whether a profile gets a timeline, for formats that show one.
@@ -168,6 +185,8 @@ pub enum End {
     Stopped,
     /// The targets, or the command, have ended.
     TargetEnded,
+    /// We panicked: what was recorded until then is there.
+    Bug,
 }
 
 /// What a recording gave.
@@ -181,6 +200,8 @@ pub struct Outcome {
     pub account: Account,
     /// What it cost.
     pub cost: Cost,
+    /// Each lowering of the frequency to keep to the budget, in the order of time.
+    pub lowered: Vec<Lowered>,
     /// Why it ended.
     pub end: End,
     /// The command, if one was started and still runs.
@@ -279,7 +300,13 @@ pub fn prepare(request: Request) -> Result<Ready, RecordError> {
             } else {
                 UserStacks::No
             };
-            (target::resolve(&request.spec, user)?, None)
+            let spec = &request.spec;
+            let cgroups = if spec.cgroups.is_empty() && spec.containers.is_empty() {
+                CgroupFilter::Kernel
+            } else {
+                bpf::cgroup_filter()
+            };
+            (target::resolve(spec, user, cgroups)?, None)
         }
     };
     Ok(Ready {
@@ -304,7 +331,7 @@ impl Ready {
     pub fn record(self, stop: &Stop, watch: &mut dyn Watch) -> Result<Outcome, RecordError> {
         let mut session = Session::set_up(self)?;
         session.start(watch)?;
-        let end = session.run(stop, watch);
+        let end = bug::contain(|| session.run(stop, watch)).unwrap_or(End::Bug);
         watch.sampled();
         session.finish(end, stop, watch)
     }

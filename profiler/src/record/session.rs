@@ -15,8 +15,10 @@ use profiler_common::{
 use rustix::event::{PollFd, PollFlags, Timespec};
 
 use super::{
-    Cost, End, LabelSettings, Outcome, Progress, Ready, RecordError, Request, Stop, Times, Watch,
+    Cost, End, LabelSettings, Outcome, Progress, Ready, RecordError, Request, Rights, Stop, Times,
+    Watch,
     collect::{Collector, Finished, Known},
+    governor::{BpfTime, Governor, Spent},
     timeline::{MARGIN_NS, Moment, Timeline},
     usage::{self, Usage},
     waiting::{Held, Waiting},
@@ -24,19 +26,20 @@ use super::{
 };
 use crate::{
     bpf::{Counts, Sample, Sampler, Settings, Stacks, now_ns},
+    bug,
     debuginfod::Debuginfod,
     jit::Now,
     object::{ObjectId, Objects},
+    privilege::{self, Capability},
     process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
     profile::{LabelKey, MOST_MOMENTS, Mapping, MappingKind, Profile, StringId},
     residency::{Prospect, Residency},
-    symbolize::{KernelNames, Symbolized},
+    symbolize::{self, KernelNames, Symbolized},
     target::{
         self, Follow, Pid, Targets,
         command::{Prepared, Running},
         wait::ExitWatch,
     },
-    unnamed::KERNEL_NAMES,
 };
 
 /// How often the rings are emptied.
@@ -55,6 +58,8 @@ const SLOW_POLL: Duration = Duration::from_secs(1);
 const TABLE_PATIENCE: Duration = Duration::from_millis(500);
 /// Surely longer than two readings of a clock that differ.
 const CLOCK_GRAIN: Duration = Duration::from_millis(1);
+/// The sample at which a test may want a panic.
+const PROVOKED_SAMPLE: u64 = 100;
 /// How long the end waits for tables that samples still want.
 const LAST_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -81,6 +86,7 @@ pub(super) struct Session {
     started_ns: u64,
     clocks_started: Instant,
     usage: Usage,
+    governor: Option<Governor>,
 }
 
 impl Session {
@@ -93,7 +99,7 @@ impl Session {
             prepared,
             started_ns,
         } = ready;
-        let period_ns = 1_000_000_000 / u64::from(request.frequency_hz.max(1));
+        let period_ns = period_ns(request.frequency_hz);
         let sampler = Sampler::load(&Settings {
             period_ns,
             targets: targets.keys.clone(),
@@ -105,6 +111,9 @@ impl Session {
             flavour: request.flavour,
             table_bytes: request.table_bytes,
         })?;
+        // Asked for while we may.
+        symbolize::kernel_text_bytes();
+        give_up(&request, privilege::SAMPLING);
         // Before the first sample, so that a process that ends at once is noticed.
         let exits = ExitWatch::new(&targets.exit_with).map_err(RecordError::Wait)?;
         let is_one_process = request.command.is_none()
@@ -118,17 +127,11 @@ impl Session {
         let labels = LabelSettings {
             shown: request.labels.clone().unwrap_or(default_labels),
         };
-        let only_pids =
-            targets.filters == TargetKind::Pid as u32 || targets.filters == TargetKind::Tid as u32;
-        let scope = if only_pids && targets.cgroup_v1.is_empty() && request.spec.comms.is_empty() {
-            Scope::Only(targets.pids.iter().copied().collect(), request.spec.follow)
-        } else {
-            Scope::All
-        };
+        let scope = scope(&request, &targets);
         Ok(Self {
             watched: Watched::new(
                 request.spec.clone(),
-                targets.cgroup_v1.clone(),
+                targets.listed_cgroups.clone(),
                 &targets.pids,
             ),
             collector: Collector::new(
@@ -147,6 +150,7 @@ impl Session {
             first_sample_ns: None,
             clocks_started: Instant::now(),
             usage: Usage::now(),
+            governor: governor(&request, &sampler),
             running: None,
             request,
             targets,
@@ -423,7 +427,11 @@ impl Session {
             processes: &self.processes,
             objects: &self.objects,
         };
-        self.collector.add(sample, stack, known);
+        if self.collector.kept() == PROVOKED_SAMPLE {
+            bug::provoke(bug::Place::Sample);
+        }
+        let period_ns = self.sampler.period_of(sample);
+        self.collector.add(sample, period_ns, stack, known);
     }
 
     fn apply(&mut self, event: &ProcessEvent) {
@@ -444,13 +452,35 @@ impl Session {
             log::debug!("CPUs: {error}");
         }
         self.watched.read_cgroups(&mut self.sampler);
-        let counts = self.sampler.counts().unwrap_or_default();
+        let Ok(counts) = self.sampler.counts() else {
+            return;
+        };
+        self.govern(counts.run_time);
+        bug::provoke(bug::Place::Loop);
         let lost = counts.ring_full + counts.no_scratch + counts.undecodable;
         watch.progress(Progress {
             elapsed: self.clocks_started.elapsed(),
             kept: self.collector.kept(),
             lost,
         });
+    }
+
+    /// Lowers the frequency if the last second cost too much.
+    fn govern(&mut self, bpf: Duration) {
+        let spent = Spent {
+            elapsed: self.clocks_started.elapsed(),
+            cpu: Usage::now().cpu + bpf,
+        };
+        let lower = |governor: &mut Governor| governor.judge(spent);
+        let Some(frequency_hz) = self.governor.as_mut().and_then(lower) else {
+            return;
+        };
+        let period_ns = period_ns(frequency_hz);
+        if let Err(error) = self.sampler.change_period(period_ns) {
+            // That CPU's samples weigh what they did.
+            log::debug!("a clock keeps its frequency: {error}");
+        }
+        self.collector.change_period(period_ns);
     }
 
     /// Stops the clocks, takes the rest, names everything.
@@ -462,10 +492,7 @@ impl Session {
     ) -> Result<Outcome, RecordError> {
         self.sampler.disable();
         let elapsed = self.clocks_started.elapsed();
-        while self.sampler.drain(&mut self.timeline.samples) {}
-        self.sampler.stream().drain(&mut self.timeline.events);
-        self.process(None);
-        self.walk_the_rest();
+        let rest = bug::contain(|| self.take_the_rest());
         let sampling = Usage::now();
         let counts = self.sampler.counts()?;
         let mut notes = self.notes(&counts);
@@ -474,18 +501,14 @@ impl Session {
         let printed = self
             .sampler
             .kernel_symbols(&self.collector.kernel_addresses());
-        let known = Known {
-            processes: &self.processes,
-            objects: &self.objects,
-        };
-        self.collector.add_main(self.targets.main, known);
         // The programs leave the kernel before the slow part.
         drop(self.sampler);
+        give_up(&self.request, privilege::NAMING);
         if let Some(debuginfod) = &self.request.debuginfod {
             if end == End::Stopped {
                 stop.heed();
             }
-            fetch_debug_files(debuginfod, &mut self.objects, stop, watch);
+            bug::contain(|| fetch_debug_files(debuginfod, &mut self.objects, stop, watch));
             notes.extend(debuginfod.report().notes());
         }
         let known = Known {
@@ -502,10 +525,13 @@ impl Session {
             .finish(known, self.request.symbols, printed.as_ref());
         notes.extend(self.running.as_mut().and_then(command_note));
         notes.extend(symbol_notes(&symbolized));
-        if self.request.times == Times::Kept && profile.timeline().is_none() {
-            notes.push(format!("more than {MOST_MOMENTS} samples: their times were not kept, so they stand one after the other in formats that show times; try: a shorter run, or a lower -F"));
-        }
+        notes.extend(times_note(self.request.times, &profile));
+        let lowered = self.governor.map_or(vec![], Governor::into_lowered);
+        notes.extend(lowered.iter().map(ToString::to_string));
         account.count(&counts);
+        if end == End::Bug || rest.is_none() {
+            account.write_off();
+        }
         profile.duration_ns = u64::try_from(counts.sampled.as_nanos()).unwrap_or(u64::MAX);
         add_host_mapping(&mut profile);
         let cost = Cost {
@@ -525,12 +551,26 @@ impl Session {
             label: self.targets.label,
             account,
             cost,
+            lowered,
             end,
             running: self.running,
             notes,
             gaps,
             bare_objects: symbolized.bare_objects,
         })
+    }
+
+    /// Takes what is in the rings and what waits, and completes the profile but for its names.
+    fn take_the_rest(&mut self) {
+        while self.sampler.drain(&mut self.timeline.samples) {}
+        self.sampler.stream().drain(&mut self.timeline.events);
+        self.process(None);
+        self.walk_the_rest();
+        let known = Known {
+            processes: &self.processes,
+            objects: &self.objects,
+        };
+        self.collector.add_main(self.targets.main, known);
     }
 
     /// Walks what still waits, once its tables are made.
@@ -559,10 +599,47 @@ impl Session {
         if self.objects.unopened_for_want_of_descriptors() > 0 {
             notes.push(format!("{} files could not be opened and have no names: too many are open; try: ulimit -n 1048576", self.objects.unopened_for_want_of_descriptors()));
         }
+        notes.extend(forbidden_note(self.objects.forbidden()));
         if self.processes.events_lost() > 0 {
             notes.push(format!("the kernel dropped {} process events; frames of very short-lived processes may lack names", self.processes.events_lost()));
         }
         notes
+    }
+}
+
+/// Whose processes are kept track of.
+fn scope(request: &Request, targets: &Targets) -> Scope {
+    let only_pids =
+        targets.filters == TargetKind::Pid as u32 || targets.filters == TargetKind::Tid as u32;
+    if only_pids && targets.listed_cgroups.is_empty() && request.spec.comms.is_empty() {
+        Scope::Only(targets.pids.iter().copied().collect(), request.spec.follow)
+    } else {
+        Scope::All
+    }
+}
+
+/// What holds the run to its budget, if it has one.
+fn governor(request: &Request, sampler: &Sampler) -> Option<Governor> {
+    let bpf_time = match sampler.has_run_time() {
+        true => BpfTime::Counted,
+        false => BpfTime::Unknown,
+    };
+    let new = |budget| Governor::new(budget, request.frequency_hz, bpf_time);
+    request.budget.map(new)
+}
+
+/// The period of a frequency.
+fn period_ns(frequency_hz: u32) -> u64 {
+    1_000_000_000 / u64::from(frequency_hz.max(1))
+}
+
+/// Gives up what is not needed any more, if that was asked for. The command may be another user's
+/// when it is told to end.
+fn give_up(request: &Request, needed: &[Capability]) {
+    if request.rights == Rights::GivenUp {
+        let command = request.command.iter().map(|_| Capability::Kill);
+        let needed: Vec<Capability> = needed.iter().copied().chain(command).collect();
+        privilege::keep_only(&needed);
     }
 }
 
@@ -572,12 +649,34 @@ fn symbol_notes(symbolized: &Symbolized) -> Vec<String> {
     if symbolized.without_lines > 0 {
         notes.push(format!("{} addresses have names and no lines, as those would take more memory than symbols may have; try: ebpfprof --max-symbol-memory 1GiB", symbolized.without_lines));
     }
-    if symbolized.kernel_names == KernelNames::Hidden {
-        notes.push(format!(
-            "the kernel hides its symbols, so its frames have no names; try: {KERNEL_NAMES}"
-        ));
+    match symbolized.kernel_names {
+        KernelNames::Told => {}
+        KernelNames::Unplaced => notes.push(format!(
+            "the kernel hides where its code lies, so its frames have names and no mapping; try: {}",
+            privilege::kernel_addresses()
+        )),
+        KernelNames::Hidden => notes.push(format!(
+            "the kernel hides its symbols, so its frames have no names; try: {}",
+            privilege::kernel_addresses()
+        )),
     }
     notes
+}
+
+/// What the user should know of times that were asked for and are not there.
+fn times_note(times: Times, profile: &Profile) -> Option<String> {
+    (times == Times::Kept && profile.timeline().is_none()).then(|| format!("more than {MOST_MOMENTS} samples: their times were not kept, so they stand one after the other in formats that show times; try: a shorter run, or a lower -F"))
+}
+
+/// What opens the files of so many objects, if it is a capability.
+fn forbidden_note(count: usize) -> Option<String> {
+    let lacking = privilege::lacking(&[Capability::CheckpointRestore, Capability::DacReadSearch]);
+    (count > 0 && !lacking.is_empty()).then(|| {
+        format!(
+            "the files of {count} programs or libraries may not be opened without {}, so their frames have no names and stacks through them are cut; try: ebpfprof explain",
+            lacking.join(" and ")
+        )
+    })
 }
 
 /// Gives objects the debug files that they lack. Whoever wants the profile now asks for the end again.

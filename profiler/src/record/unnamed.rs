@@ -47,17 +47,17 @@ impl<'a> Tally<'a> {
     pub(super) fn add(&mut self, sample: &Sample<'_>, account: &mut Account) {
         let is_frame = |id: &&LocationId| self.found.origins[id.index()] != Origin::Marker;
         for id in sample.stack.iter().filter(is_frame) {
-            account.frames += sample.count;
+            account.frames += sample.events;
             match self.found.known[id.index()] {
                 Known::Named => {}
                 Known::Lineless(cause) => {
                     let spot = self.found.spot(*id, sample);
-                    self.lineless.add(cause, spot, sample.count);
+                    self.lineless.add(cause, spot, sample.events);
                 }
                 Known::Unnamed(cause) => {
-                    account.unnamed += sample.count;
+                    account.unnamed += sample.events;
                     let spot = self.found.spot(*id, sample);
-                    self.unnamed.add(cause, spot, sample.count);
+                    self.unnamed.add(cause, spot, sample.events);
                 }
             }
         }

@@ -80,7 +80,7 @@ impl Watched {
         let listed = self
             .cgroups
             .iter()
-            .flat_map(|directory| target::cgroup_v1_pids(directory).unwrap_or_default());
+            .flat_map(|directory| target::cgroup_pids(directory).unwrap_or_default());
         let now: HashSet<Pid> = listed.collect();
         let before = std::mem::replace(&mut self.in_cgroups, now.clone());
         for pid in now.difference(&before) {

@@ -4,7 +4,6 @@ use std::{
     collections::VecDeque,
     fs::File,
     io,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, PoisonError,
@@ -15,7 +14,9 @@ use std::{
 };
 
 use crate::{
+    bug,
     object::ObjectId,
+    privilege,
     unwind::{CompileError, Table},
 };
 
@@ -74,7 +75,7 @@ impl Workers {
         }
         if self.threads == 0 {
             // Better late than never.
-            let (object, table) = (job.object, compile(&job));
+            let (object, table) = (job.object, compiled(&job));
             let _ = self.sender.send(Done { object, table });
             return;
         }
@@ -125,6 +126,7 @@ impl Drop for Workers {
 }
 
 fn work((queue, wake): &(Mutex<Queue>, Condvar), done: &Sender<Done>) {
+    privilege::keep_only(privilege::READING);
     loop {
         let mut waiting = queue.lock().unwrap_or_else(PoisonError::into_inner);
         let job = loop {
@@ -138,16 +140,21 @@ fn work((queue, wake): &(Mutex<Queue>, Condvar), done: &Sender<Done>) {
         };
         drop(waiting);
         let object = job.object;
-        // A file that is beyond our compiler costs its own stacks.
-        let table = catch_unwind(AssertUnwindSafe(|| compile(&job)))
-            .unwrap_or_else(|_| Err(CompileError::Read(io::Error::other("the compiler failed"))));
+        let table = compiled(&job);
         if done.send(Done { object, table }).is_err() {
             return;
         }
     }
 }
 
+/// A file that is beyond our compiler costs its own stacks.
+fn compiled(job: &Job) -> Result<Table, CompileError> {
+    let failed = || CompileError::Read(io::Error::other("the compiler failed"));
+    bug::contain(|| compile(job)).unwrap_or_else(|| Err(failed()))
+}
+
 fn compile(job: &Job) -> Result<Table, CompileError> {
+    bug::provoke(bug::Place::Residency);
     log::debug!("compiling the unwind table of {}", job.path.display());
     Table::of_object(&job.file, Some(&job.path))
 }

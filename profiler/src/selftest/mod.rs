@@ -1,7 +1,7 @@
 //! A workload whose call tree and shares are known, and the comparison of a profile with it.
 //!
 //! The shares are true by construction: each function burns CPU time until its thread's own clock
-//! has moved by its slice. So they hold on a busy machine and on a slow one.
+//! has moved by its slice, and has less of the next round by what it ran over. So they hold on a busy machine and on a slow one.
 
 pub mod workload;
 

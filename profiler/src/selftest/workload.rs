@@ -22,66 +22,73 @@ pub fn run() -> io::Result<()> {
 
 #[inline(never)]
 fn first_thread(zero: &File) -> io::Result<()> {
+    let mut late = [Duration::ZERO; 3];
     loop {
-        alpha(ROUND.mul_f64(0.5));
-        beta(ROUND.mul_f64(0.3));
-        reads(zero, ROUND.mul_f64(0.2))?;
+        late[0] = alpha(slice(0.5, late[0]));
+        late[1] = beta(slice(0.3, late[1]));
+        late[2] = reads(zero, slice(0.2, late[2]))?;
     }
 }
 
 #[inline(never)]
 fn second_thread() {
+    let mut late = [Duration::ZERO; 2];
     loop {
-        delta(ROUND.mul_f64(0.6));
-        epsilon(ROUND.mul_f64(0.4));
+        late[0] = delta(slice(0.6, late[0]));
+        late[1] = epsilon(slice(0.4, late[1]));
     }
 }
 
-#[inline(never)]
-fn alpha(slice: Duration) {
-    burn(slice, 3);
+/// A function's part of a round. How late it ended the last one is taken off: on a slow host, and on one
+/// that takes the CPU away, that is a good part of a slice, and more of a short one.
+fn slice(share: f64, late: Duration) -> Duration {
+    ROUND.mul_f64(share).saturating_sub(late)
 }
 
 #[inline(never)]
-fn beta(slice: Duration) {
-    gamma(slice);
+fn alpha(slice: Duration) -> Duration {
+    burn(slice, 3)
+}
+
+#[inline(never)]
+fn beta(slice: Duration) -> Duration {
+    let late = gamma(slice);
     // Work after the call, so that it is no jump.
-    black_box(slice);
+    black_box(late)
 }
 
 #[inline(never)]
-fn gamma(slice: Duration) {
-    burn(slice, 5);
+fn gamma(slice: Duration) -> Duration {
+    burn(slice, 5)
 }
 
 /// Spends its time in the kernel.
 #[inline(never)]
-fn reads(zero: &File, slice: Duration) -> io::Result<()> {
+fn reads(zero: &File, slice: Duration) -> io::Result<Duration> {
     let mut buffer = [0; 16 << 10];
     let end = thread_time() + slice;
     while thread_time() < end {
-        for _ in 0..8 {
-            // A system call right here: libc's wrapper keeps no frame pointer.
-            rustix::io::read(zero, &mut buffer)?;
-        }
+        // A system call right here: libc's wrapper keeps no frame pointer. One between two looks at
+        // the clock: on a slow host several would overrun the slice.
+        rustix::io::read(zero, &mut buffer)?;
     }
     black_box(&buffer);
-    Ok(())
+    Ok(thread_time().saturating_sub(end))
 }
 
 #[inline(never)]
-fn delta(slice: Duration) {
-    burn(slice, 7);
+fn delta(slice: Duration) -> Duration {
+    burn(slice, 7)
 }
 
 #[inline(never)]
-fn epsilon(slice: Duration) {
-    burn(slice, 11);
+fn epsilon(slice: Duration) -> Duration {
+    burn(slice, 11)
 }
 
-/// Computes until the thread's CPU clock has moved by `slice`.
+/// Computes until the thread's CPU clock has moved by `slice`; tells by how much it is late.
 #[inline(always)]
-fn burn(slice: Duration, seed: u64) {
+fn burn(slice: Duration, seed: u64) -> Duration {
     let end = thread_time() + slice;
     let mut value = seed;
     while thread_time() < end {
@@ -92,6 +99,7 @@ fn burn(slice: Duration, seed: u64) {
         }
         black_box(value);
     }
+    thread_time().saturating_sub(end)
 }
 
 #[inline(always)]

@@ -4,6 +4,7 @@
 use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader},
+    sync::OnceLock,
 };
 
 use super::{Known, named_line};
@@ -30,6 +31,8 @@ struct KernelLayout {
 pub enum KernelNames {
     /// It does, or there was nothing to name.
     Told,
+    /// It prints them, and shows to the privileged alone where its code lies.
+    Unplaced,
     /// It shows addresses to the privileged alone (kptr_restrict).
     Hidden,
 }
@@ -51,10 +54,8 @@ impl KernelLayout {
         };
         if let Some(printed) = printed {
             let start = symbols().and_then(text_start).unwrap_or_default();
-            let bytes = fs::read_to_string("/proc/iomem").ok();
-            let bytes = bytes.and_then(|text| code_bytes(&text));
             layout.text = start
-                .zip(bytes)
+                .zip(text_bytes())
                 .map(|(start, bytes)| (start, start + bytes));
             let is_told =
                 |address: &u64| printed.contains_key(address) || layout.place(*address).is_some();
@@ -142,6 +143,14 @@ impl KernelLayout {
             build_id: StringId::EMPTY,
         }))
     }
+}
+
+/// Bytes of the running kernel's text, read once: showing them takes CAP_SYS_ADMIN, which goes before
+/// names are looked up.
+pub(crate) fn text_bytes() -> Option<u64> {
+    static BYTES: OnceLock<Option<u64>> = OnceLock::new();
+    let read = || code_bytes(&fs::read_to_string("/proc/iomem").ok()?);
+    *BYTES.get_or_init(read)
 }
 
 fn symbols() -> io::Result<BufReader<File>> {
@@ -232,7 +241,11 @@ pub(super) fn symbolize(
             known[id.index()] = Known::Unnamed(Reason::KernelModule);
         }
     }
-    KernelNames::Told
+    if layout.is_known() {
+        KernelNames::Told
+    } else {
+        KernelNames::Unplaced
+    }
 }
 
 fn is_in_module(profile: &Profile, id: LocationId) -> bool {

@@ -18,12 +18,14 @@ mod symbols;
 use std::collections::BTreeMap;
 
 pub(crate) use demangle::readable;
+pub(crate) use kernel::text_bytes as kernel_text_bytes;
 pub use kernel::{KERNEL_NAME, KernelNames};
 pub use sources::{LineSource, NameSource, SymbolSources, symbol_sources};
 
 use self::{dwarf::Frame, rust_sources::RustSources};
 use crate::{
     bpf::KernelSymbols,
+    bug,
     jit::{JitReason, Runtime},
     object::{ElfAddr, Object, ObjectId, Objects, Unopened},
     profile::{FrameKind, Function, Line, LocationId, Profile, StringId},
@@ -148,15 +150,19 @@ pub fn symbolize(
             known: &mut known,
             sources: &mut sources,
         };
-        let asked = symbolize_object(profile, object, &addresses, naming);
+        let asked = bug::contain(|| symbolize_object(profile, object, &addresses, naming));
+        let asked = asked.unwrap_or_else(|| {
+            leave_unread(profile, &addresses, &mut known);
+            Asked::default()
+        });
         without_lines += asked.without_lines;
         bare_objects += usize::from(asked.is_bare);
     }
-    let kernel_names = kernel::symbolize(profile, &in_kernel, printed, &mut known);
+    let kernel_names = bug::contain(|| kernel::symbolize(profile, &in_kernel, printed, &mut known));
     name_the_rest(profile, origins, objects);
     Symbolized {
         known,
-        kernel_names,
+        kernel_names: kernel_names.unwrap_or(KernelNames::Told),
         without_lines,
         bare_objects,
     }
@@ -205,6 +211,15 @@ fn leave(
     rest
 }
 
+/// Says of an object's locations that we failed to read its symbols, but for those that have names.
+fn leave_unread(profile: &Profile, locations: &[(LocationId, u64)], known: &mut [Known]) {
+    for (id, _) in locations {
+        if profile.location_at(*id).lines.is_empty() {
+            known[id.index()] = Known::Unnamed(Reason::BrokenSymbols);
+        }
+    }
+}
+
 /// What an object said beside names.
 #[derive(Clone, Copy, Debug, Default)]
 struct Asked {
@@ -226,6 +241,7 @@ fn symbolize_object(
         known,
         sources,
     } = naming;
+    bug::provoke(bug::Place::Symbolize);
     let mut addresses: Vec<u64> = locations.iter().map(|(_, address)| *address).collect();
     addresses.sort_unstable();
     addresses.dedup();

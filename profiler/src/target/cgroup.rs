@@ -1,8 +1,8 @@
 //! Cgroups: where their trees are mounted, which directory a name means, who is in it.
 //!
 //! In: our mountinfo and a path as people write it. Out: the directory, its version and its level.
-//! The kernel side filters by cgroups of version 2 alone; those of version 1 become the processes
-//! in them.
+//! The kernel side filters by cgroups of version 2 alone, and not on every kernel; others become the
+//! processes in them.
 
 use std::{
     collections::BTreeSet,
@@ -207,12 +207,12 @@ pub(super) fn pids_below(directory: &Path) -> io::Result<BTreeSet<Pid>> {
     Ok(pids)
 }
 
-/// The processes in a cgroup of version 1 and in all below it, sorted. The kernel side cannot
-/// filter by such a cgroup, so read it again to learn who has come.
+/// The processes in a cgroup and in all below it, sorted. Where the kernel side cannot filter by it,
+/// read it again to learn who has come.
 ///
 /// # Errors
 /// When the cgroup is gone or cannot be read.
-pub fn cgroup_v1_pids(directory: &Path) -> io::Result<Vec<Pid>> {
+pub fn cgroup_pids(directory: &Path) -> io::Result<Vec<Pid>> {
     Ok(pids_below(directory)?.into_iter().collect())
 }
 
@@ -360,8 +360,8 @@ pub(super) mod tests {
         let trees = Trees::hybrid()
             .with("memory/a", &[5, 3])
             .with("memory/a/b/c", &[4, 0]);
-        let pids = cgroup_v1_pids(&trees.path("memory/a")).unwrap();
+        let pids = cgroup_pids(&trees.path("memory/a")).unwrap();
         assert_eq!(pids, [Pid(3), Pid(4), Pid(5)]);
-        assert!(cgroup_v1_pids(&trees.path("memory/none")).is_err());
+        assert!(cgroup_pids(&trees.path("memory/none")).is_err());
     }
 }

@@ -208,7 +208,7 @@ impl Explain for TargetError {
             }
             Self::AmbiguousContainer { .. } => "give more digits of the ID".to_owned(),
             Self::PidNamespace { .. } => {
-                "run it on the host, or in a container started with --pid=host".to_owned()
+                "run it on the host, or in a container started with --pid=host; ebpfprof --no-user, for the host's kernel stacks, works here".to_owned()
             }
             Self::TooMany { .. } => {
                 "name a cgroup v2 that holds them, or profile the whole host".to_owned()

@@ -20,7 +20,7 @@ use std::{ffi::OsStr, path::PathBuf};
 
 use profiler_common::config::{TargetKey, TargetKind};
 
-pub use cgroup::cgroup_v1_pids;
+pub use cgroup::cgroup_pids;
 pub(crate) use cgroup::{Mount as CgroupMount, Version as CgroupVersion, mounts as cgroup_mounts};
 pub use error::TargetError;
 pub use ids::{ParseIdError, Pid, Tid};
@@ -81,7 +81,7 @@ pub struct Targets {
     /// The keys of the target set, each once; empty for the whole host.
     pub keys: Vec<TargetKey>,
     /// The [`TargetKind`] bits to filter by; 0 for the whole host. A bit may be set though no key
-    /// of the kind is there yet: the processes of a cgroup of version 1 may come later.
+    /// of the kind is there yet: the processes of a listed cgroup may come later.
     pub filters: u32,
     /// Bit `n`: look for cgroups at level `n` of the tree.
     pub cgroup_levels: u32,
@@ -95,24 +95,38 @@ pub struct Targets {
     /// The process whose executable stands for all of them: the only one, or the first of several
     /// that run the same file.
     pub main: Option<Pid>,
-    /// Cgroups of version 1 to read again with [`cgroup_v1_pids`], about once a second.
-    pub cgroup_v1: Vec<PathBuf>,
+    /// Cgroups that the kernel side cannot filter by: to read again with [`cgroup_pids`], about once
+    /// a second.
+    pub listed_cgroups: Vec<PathBuf>,
     /// What the user should know, one sentence each, in the style of errors.
     pub notes: Vec<String>,
+}
+
+/// What samples of a cgroup of version 2 are told by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CgroupFilter {
+    /// The kernel tells the program which cgroups a task is in.
+    Kernel,
+    /// It does not: the cgroup's processes are targets, as with version 1.
+    Processes,
 }
 
 /// Finds out what `spec` means on this host, now.
 ///
 /// # Errors
 /// When a target is not there or cannot be one.
-pub fn resolve(spec: &TargetSpec, user_stacks: UserStacks) -> Result<Targets, TargetError> {
+pub fn resolve(
+    spec: &TargetSpec,
+    user_stacks: UserStacks,
+    cgroups: CgroupFilter,
+) -> Result<Targets, TargetError> {
     // The maps of `/proc/PID` would be another process's than the one sampled.
     if user_stacks == UserStacks::Yes && !is_initial_pid_namespace() {
         return Err(TargetError::PidNamespace {
             what: "user stacks",
         });
     }
-    resolve::resolve_in(&procfs::Procfs::system(), spec, user_stacks)
+    resolve::resolve_in(&procfs::Procfs::system(), spec, user_stacks, cgroups)
 }
 
 impl Targets {
@@ -151,7 +165,8 @@ mod tests {
 
     #[test]
     fn a_spec_that_names_nothing_is_the_whole_host() {
-        let targets = resolve(&TargetSpec::default(), UserStacks::Yes).unwrap();
+        let spec = TargetSpec::default();
+        let targets = resolve(&spec, UserStacks::Yes, CgroupFilter::Kernel).unwrap();
         assert_eq!(targets.filters, 0);
         assert_eq!(targets.label, "host");
         assert!(targets.keys.is_empty() && targets.exit_with.is_empty());

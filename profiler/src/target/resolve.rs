@@ -12,7 +12,7 @@ use profiler_common::{
 };
 
 use super::{
-    Follow, TargetSpec, Targets, UserStacks,
+    CgroupFilter, Follow, TargetSpec, Targets, UserStacks,
     cgroup::{self, Cgroup, Mount, Version},
     container,
     error::TargetError,
@@ -26,6 +26,7 @@ pub(super) fn resolve_in(
     procfs: &Procfs,
     spec: &TargetSpec,
     user_stacks: UserStacks,
+    cgroups: CgroupFilter,
 ) -> Result<Targets, TargetError> {
     if spec.is_whole_host() {
         return Ok(Targets {
@@ -33,7 +34,7 @@ pub(super) fn resolve_in(
             ..Targets::default()
         });
     }
-    let mut found = Found::new(procfs, user_stacks);
+    let mut found = Found::new(procfs, user_stacks, cgroups);
     for pid in &spec.pids {
         found.add_pid(*pid)?;
     }
@@ -61,6 +62,7 @@ pub(super) fn resolve_in(
 struct Found<'a> {
     procfs: &'a Procfs,
     user_stacks: UserStacks,
+    cgroup_filter: CgroupFilter,
     /// Every process, read once and only if need be.
     processes: OnceCell<HashMap<Pid, Stat>>,
     /// Whether pids mean the same to us and to the kernel side.
@@ -70,7 +72,7 @@ struct Found<'a> {
     comms: BTreeSet<[u8; COMM_BYTES]>,
     cgroup_ids: BTreeSet<u64>,
     cgroup_levels: u32,
-    cgroup_v1: Vec<PathBuf>,
+    listed_cgroups: Vec<PathBuf>,
     /// Processes that are targets through another key than a pid.
     known: BTreeSet<Pid>,
     /// The processes that were named, in whatever way, in that order.
@@ -81,10 +83,11 @@ struct Found<'a> {
 }
 
 impl<'a> Found<'a> {
-    fn new(procfs: &'a Procfs, user_stacks: UserStacks) -> Self {
+    fn new(procfs: &'a Procfs, user_stacks: UserStacks, cgroup_filter: CgroupFilter) -> Self {
         Self {
             procfs,
             user_stacks,
+            cgroup_filter,
             processes: OnceCell::new(),
             pids_are_global: procfs.in_initial_pid_namespace(),
             pids: BTreeSet::new(),
@@ -92,7 +95,7 @@ impl<'a> Found<'a> {
             comms: BTreeSet::new(),
             cgroup_ids: BTreeSet::new(),
             cgroup_levels: 0,
-            cgroup_v1: Vec::new(),
+            listed_cgroups: Vec::new(),
             known: BTreeSet::new(),
             roots: Vec::new(),
             exit_with: Vec::new(),
@@ -277,30 +280,34 @@ impl<'a> Found<'a> {
         }
         self.labels.push(label);
         self.roots.extend(&pids);
-        match cgroup.version {
-            Version::V2 => {
+        match (cgroup.version, self.cgroup_filter) {
+            (Version::V2, CgroupFilter::Kernel) => {
                 self.cgroup_levels |= self.levels_to_search(cgroup)?;
                 self.cgroup_ids.insert(cgroup.id().map_err(gone)?);
                 if self.pids_are_global {
                     self.known.extend(pids);
                 }
             }
-            Version::V1 => {
-                self.needs_global_pids("by cgroup v1")?;
+            (version, _) => {
+                let (what, why) = match version {
+                    Version::V1 => ("by cgroup v1", "is of version 1"),
+                    Version::V2 => ("by cgroup on this kernel", "is none that this kernel tells"),
+                };
+                self.needs_global_pids(what)?;
                 self.pids.extend(pids);
-                if !self.cgroup_v1.contains(&cgroup.directory) {
-                    self.note_version_1(&cgroup.directory);
-                    self.cgroup_v1.push(cgroup.directory.clone());
+                if !self.listed_cgroups.contains(&cgroup.directory) {
+                    self.note_listed(&cgroup.directory, why);
+                    self.listed_cgroups.push(cgroup.directory.clone());
                 }
             }
         }
         Ok(())
     }
 
-    fn note_version_1(&mut self, directory: &Path) {
+    fn note_listed(&mut self, directory: &Path, why: &str) {
         self.notes.push(format!(
-            "cgroup {} is of version 1: its processes are looked up again and again, so one that \
-             lives shortly may be missed",
+            "cgroup {} {why}: its processes are looked up again and again, so one that lives shortly \
+             may be missed",
             directory.display()
         ));
     }
@@ -367,7 +374,7 @@ impl<'a> Found<'a> {
             return Err(TargetError::TooMany { count: keys.len() });
         }
         let mut filters = keys.iter().fold(0, |bits, key| bits | key.kind);
-        if !self.cgroup_v1.is_empty() {
+        if !self.listed_cgroups.is_empty() {
             filters |= TargetKind::Pid as u32;
         }
         Ok(Targets {
@@ -378,7 +385,7 @@ impl<'a> Found<'a> {
             pids: self.pids.union(&self.known).copied().collect(),
             exit_with: self.exit_with,
             label: label::combined(&self.labels),
-            cgroup_v1: self.cgroup_v1,
+            listed_cgroups: self.listed_cgroups,
             notes: self.notes,
         })
     }
@@ -451,7 +458,15 @@ mod tests {
         }
 
         fn resolve(&self, spec: &TargetSpec) -> Result<Targets, TargetError> {
-            resolve_in(&Procfs::at(&self.proc()), spec, UserStacks::Yes)
+            self.resolve_by(spec, CgroupFilter::Kernel)
+        }
+
+        fn resolve_by(
+            &self,
+            spec: &TargetSpec,
+            filter: CgroupFilter,
+        ) -> Result<Targets, TargetError> {
+            resolve_in(&Procfs::at(&self.proc()), spec, UserStacks::Yes, filter)
         }
 
         #[track_caller]
@@ -527,7 +542,13 @@ mod tests {
     fn a_kernel_thread_is_a_target_without_user_stacks() {
         let host = Host::usual();
         let spec = of_pids(&[2], Follow::No);
-        let targets = resolve_in(&Procfs::at(&host.proc()), &spec, UserStacks::No).unwrap();
+        let targets = resolve_in(
+            &Procfs::at(&host.proc()),
+            &spec,
+            UserStacks::No,
+            CgroupFilter::Kernel,
+        )
+        .unwrap();
         assert_eq!(targets.keys, [pid_key(2)]);
         assert_eq!(targets.main, None);
     }
@@ -622,11 +643,23 @@ mod tests {
         );
         let targets = host.resolve(&of_cgroup("pod")).unwrap();
         assert_eq!(targets.keys, [pid_key(100)]);
-        assert_eq!(targets.cgroup_v1, [host.trees.path("memory/pod")]);
+        assert_eq!(targets.listed_cgroups, [host.trees.path("memory/pod")]);
         assert_eq!((targets.filters, targets.notes.len()), (1, 1));
         let empty = Host::new(Trees::hybrid().with("memory/pod", &[]));
         let targets = empty.resolve(&of_cgroup("pod")).unwrap();
         assert_eq!((targets.filters, targets.keys.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_cgroup_that_the_kernel_does_not_tell_becomes_its_processes() {
+        let host = Host::new(Trees::hybrid().with("unified/a", &[100]));
+        let host = host.task(100, 1, 100, "S (server)");
+        let targets = host.resolve_by(&of_cgroup("a"), CgroupFilter::Processes);
+        let targets = targets.unwrap();
+        assert_eq!(targets.keys, [pid_key(100)]);
+        assert_eq!(targets.listed_cgroups, [host.trees.path("unified/a")]);
+        assert_eq!((targets.filters, targets.cgroup_levels), (1, 0));
+        assert_eq!(targets.notes.len(), 1);
     }
 
     #[test]

@@ -153,7 +153,7 @@ fn opened(why: Unopened, path: &str) -> String {
             "record while it runs: ebpfprof --pid PID, or ebpfprof -- CMD".to_owned()
         }
         Unopened::NoPermission => format!(
-            "sudo ebpfprof, or with CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE and the right to read {path}"
+            "sudo ebpfprof, or with CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE and CAP_DAC_READ_SEARCH, for {path}"
         ),
         Unopened::NotAFile => "nothing helps: a device has no symbols".to_owned(),
         Unopened::TooManyFiles => "ulimit -n 1048576".to_owned(),

@@ -5,7 +5,8 @@ use std::process::Command;
 use crate::{
     fixture,
     folded::{Folded, Stack, percent},
-    program::{BINARY, Running},
+    host::own_percent,
+    program::{Running, binary},
     recording::{Recorded, Recording},
     turn,
 };
@@ -31,14 +32,14 @@ fn children_are_followed() {
     let works = |stack: &Stack| stack.calls(&["child_work", "burn"]);
     let share = folded.percent(works);
     assert!(
-        share >= 90.0,
+        share >= own_percent(90.0),
         "{share:.1} % are the children's work:\n{}",
         folded.text()
     );
     let below_parent = |stack: &Stack| stack.calls(&["main", "parent_loop", "child_work", "burn"]);
     let share = folded.percent(below_parent);
     assert!(
-        share >= 90.0,
+        share >= own_percent(90.0),
         "{share:.1} % show the whole chain:\n{}",
         folded.text()
     );
@@ -122,7 +123,7 @@ fn a_profile_on_stdout_is_alone_there() {
         "echo words of the command; exec '{}' 0.7",
         program.display()
     );
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command.args([
         "-F", "499", "-o", "-", "--format", "folded", "--", "sh", "-c", &script,
     ]);

@@ -3,6 +3,7 @@
 use crate::{
     fixture::Fixture,
     folded::{Folded, Stack},
+    host::walkers,
     recording::record,
     turn,
 };
@@ -54,7 +55,7 @@ fn profile(depth: &str, walker: &str) -> Folded {
 #[test]
 fn three_hundred_frames_are_all_there() {
     let _turn = turn();
-    for walker in ["loop", "tail-calls"] {
+    for walker in walkers() {
         let folded = profile("300", walker);
         folded.check_percent("the depth", 100.0, 0.0, |stack| levels(stack) == 300);
         let whole = |stack: &Stack| stack.calls(&["main", "descend"]) && stack.has("bottom");
@@ -66,7 +67,7 @@ fn three_hundred_frames_are_all_there() {
 #[test]
 fn a_deeper_stack_keeps_its_innermost_frames_and_says_that_it_is_cut() {
     let _turn = turn();
-    for walker in ["loop", "tail-calls"] {
+    for walker in walkers() {
         let folded = profile("700", walker);
         let frames = |stack: &Stack| user_frames(stack) == MOST_FRAMES;
         folded.check_percent("the most frames", 100.0, 0.0, frames);

@@ -11,7 +11,8 @@ use rustix::process::Signal;
 use crate::{
     bpf_ids::{exists, held_by},
     fixture::Fixture,
-    program::{BINARY, PATIENCE, Running, wait_until},
+    host::walkers,
+    program::{PATIENCE, Running, binary, wait_until},
     recording::{Recording, record},
     turn,
 };
@@ -105,36 +106,49 @@ fn a_profile_is_written_in_every_format_at_once() {
     assert_eq!(names.len(), 2, "no temporary file is left: {names:?}");
 }
 
+/// Kills a recording with these arguments in its midst.
+#[track_caller]
+fn check_killed(fixture: &Fixture, more: &[&str]) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new(binary());
+    command.args(["-F", "997", "--pid", &fixture.pid_text(), "-o"]);
+    command.arg(folder.path().join("cpu.pb.gz")).args(more);
+    let mut running = Running::start(&mut command);
+    running.wait_until_sampling();
+    let held = held_by(running.pid());
+    for kind in ["prog", "map"] {
+        assert!(
+            held.iter().any(|id| id.kind == kind && exists(id)),
+            "{held:?}"
+        );
+    }
+    running.signal(Signal::KILL);
+    assert_eq!(running.finish().code, None);
+    wait_until(
+        "the kernel has let go of it",
+        Duration::from_secs(30),
+        || !held.iter().any(exists),
+    );
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        0,
+        "a file is left"
+    );
+}
+
 #[test]
 fn nothing_is_left_behind_when_it_is_killed() {
     let _turn = turn();
+    check_killed(&Fixture::start("shares"), &[]);
+}
+
+#[test]
+fn nothing_is_left_behind_however_it_follows_and_walks() {
+    let _turn = turn();
     let fixture = Fixture::start("shares");
-    for more in [&[][..], &["--follow"], &["--walker", "tail-calls"]] {
-        let folder = tempfile::tempdir().unwrap();
-        let mut command = Command::new(BINARY);
-        command.args(["-F", "997", "--pid", &fixture.pid_text(), "-o"]);
-        command.arg(folder.path().join("cpu.pb.gz")).args(more);
-        let mut running = Running::start(&mut command);
-        running.wait_until_sampling();
-        let held = held_by(running.pid());
-        for kind in ["prog", "map"] {
-            assert!(
-                held.iter().any(|id| id.kind == kind && exists(id)),
-                "{held:?}"
-            );
-        }
-        running.signal(Signal::KILL);
-        assert_eq!(running.finish().code, None);
-        wait_until(
-            "the kernel has let go of it",
-            Duration::from_secs(3),
-            || !held.iter().any(exists),
-        );
-        assert_eq!(
-            fs::read_dir(folder.path()).unwrap().count(),
-            0,
-            "a file is left"
-        );
+    check_killed(&fixture, &["--follow"]);
+    for walker in walkers() {
+        check_killed(&fixture, &["--walker", walker]);
     }
 }
 
@@ -149,7 +163,7 @@ fn a_killed_recording_leaves_its_command_alone() {
         program.display(),
         marker.display()
     );
-    let mut command = Command::new(BINARY);
+    let mut command = Command::new(binary());
     command
         .args(["-F", "997", "-o"])
         .arg(folder.path().join("cpu.pb.gz"));

@@ -9,8 +9,13 @@ use std::{
     time::Instant,
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 pub(crate) use crate::fixture_path::fixture_path as path;
 use crate::program::{PATIENCE, wait_until};
+
+/// Clock ticks of 10 ms after which a fixture is past its beginning.
+const BUSY_TICKS: u64 = 10;
 
 /// A fixture that runs, until it is dropped.
 #[derive(Debug)]
@@ -60,6 +65,24 @@ impl Fixture {
     /// The pid as an argument.
     pub(crate) fn pid_text(&self) -> String {
         self.pid().to_string()
+    }
+
+    /// Waits until it has worked for a while, and so is past its beginning.
+    #[track_caller]
+    pub(crate) fn wait_until_busy(&self) {
+        wait_until("the fixture is busy", PATIENCE, || {
+            let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid())).unwrap();
+            // Time in user code and in the kernel, the 12th and 13th field behind the name.
+            // Source: proc_pid_stat(5).
+            let (_, fields) = stat.rsplit_once(')').unwrap();
+            let times = fields.split_whitespace().skip(11).take(2);
+            let ticks: u64 = times.map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+            ticks >= BUSY_TICKS
+        });
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Waits until it has printed a line that starts so.

@@ -1,16 +1,24 @@
 //! What is known of a fixture's stacks, and which of a recording's stacks agree with it.
 
 use crate::{
+    bpf_ids::runs_of,
     call_sites::CallSites,
     fixture::Fixture,
     folded::{Folded, Stack, percent},
-    recording::{Recorded, record},
+    host::own_percent,
+    recording::{Recorded, Recording, record},
 };
+
+use rustix::process::Signal;
 
 /// High enough for some 4,000 samples of one thread that has a CPU to itself, and for some hundreds
 /// on a busy machine.
 const HERTZ: u32 = 3999;
 const SECONDS: f64 = 1.0;
+/// Samples of each fixture, more or less, when many are recorded together.
+const SAMPLES_EACH: u64 = 1500;
+/// The longest name that a thread has. Source: `TASK_COMM_LEN` in the kernel's `sched.h`.
+const COMM_BYTES: usize = 15;
 /// Below this a recording says nothing.
 const LEAST_SAMPLES: u64 = 300;
 
@@ -63,7 +71,7 @@ impl Known {
             hertz: HERTZ,
             complete: 99.9,
             reaching: 99.9,
-            whole: 95.0,
+            whole: own_percent(95.0),
         }
     }
 
@@ -92,13 +100,20 @@ impl Known {
 
     /// So much of its time reaches the bottom marker, at least: other threads have some of it.
     pub(crate) fn reaching(mut self, percent: f64) -> Self {
-        self.reaching = percent;
+        self.reaching = own_percent(percent);
+        self
+    }
+
+    /// So many of its stacks are complete, and reach the bottom marker, at least.
+    pub(crate) fn complete(mut self, percent: f64) -> Self {
+        self.complete = percent;
+        self.reaching = self.reaching.min(percent);
         self
     }
 
     /// So much of its time is spent in whole chains, at least.
     pub(crate) fn whole(mut self, percent: f64) -> Self {
-        self.whole = percent;
+        self.whole = own_percent(percent);
         self
     }
 
@@ -139,19 +154,30 @@ impl Known {
     }
 
     fn flaws(&self, recorded: &Recorded) -> Vec<String> {
-        let Recorded {
-            receipt, folded, ..
-        } = recorded;
+        let mut flaws = self.flaws_of_stacks(&recorded.folded);
+        let calls = CallSites::of_file(&recorded.folder.path().join("cpu.pb.gz"));
+        let kept = recorded.receipt.kept;
+        flaws.extend(wrong_calls(&calls, kept));
+        // With two frames there is nothing between the innermost and the outermost.
+        let has_callers = self.chains.iter().all(|chain| chain.len() > 2);
+        if has_callers && calls.right < kept / 3 {
+            flaws.push(format!("{} calls checked", calls.right));
+        }
+        flaws
+    }
+
+    fn flaws_of_stacks(&self, folded: &Folded) -> Vec<String> {
         let mut flaws = Vec::new();
         let mut require = |holds: bool, flaw: String| {
             if !holds {
                 flaws.push(flaw);
             }
         };
-        let kept = receipt.kept;
+        let kept = folded.total();
         require(kept >= LEAST_SAMPLES, format!("{kept} samples"));
-        let enough = receipt.cut <= allowed(kept, self.complete);
-        require(enough, format!("{} of {kept} are cut", receipt.cut));
+        let cut = folded.count(|stack| without_cut(stack).len() < stack.user().len());
+        let enough = cut <= allowed(kept, self.complete);
+        require(enough, format!("{cut} of {kept} are cut"));
         let count = |verdict| folded.count(|stack| self.verdict(stack) == verdict);
         let (whole, part) = (count(Verdict::Whole), count(Verdict::Part));
         let share = percent(whole, kept);
@@ -180,19 +206,15 @@ impl Known {
         let unknown = folded.count(|stack| stack.has("[unknown]"));
         let few = unknown <= allowed(kept, 99.9);
         require(few, format!("{unknown} have unknown frames"));
-        let calls = CallSites::of_file(&recorded.folder.path().join("cpu.pb.gz"));
-        let CallSites {
-            wrong_samples,
-            right,
-            wrong,
-        } = calls;
-        let flaw = format!("{wrong_samples} have callers that make no call: {wrong:?}");
-        require(wrong_samples <= allowed(kept, 99.9), flaw);
-        // With two frames there is nothing between the innermost and the outermost.
-        let has_callers = self.chains.iter().all(|chain| chain.len() > 2);
-        let least = if has_callers { reaching / 2 } else { 0 };
-        require(right >= least, format!("{right} calls checked"));
         flaws
+    }
+
+    /// The part of a recording that is this fixture's, by its name.
+    fn part_of(&self, folded: &Folded) -> Folded {
+        let (_, name) = self.program.rsplit_once('/').unwrap_or(("", self.program));
+        let comm = &name[..name.len().min(COMM_BYTES)];
+        let own = folded.0.iter().filter(|stack| stack.comm == comm);
+        Folded(own.cloned().collect())
     }
 
     /// A stack is said to be complete and reaches the marker, but does not begin where it should.
@@ -261,6 +283,76 @@ impl Known {
         text.truncate(text.floor_char_boundary(6000));
         text
     }
+}
+
+/// Records fixtures of different names together, until there are enough samples: on a slow host the
+/// programs are loaded once for all. `Err` tells all that is not as known.
+#[track_caller]
+pub(crate) fn check_together(all: &[Known], walker: &str) -> Result<(), String> {
+    let start = |known: &Known| {
+        let fixture = Fixture::start_with(known.program, &known.arguments);
+        fixture.wait_until_busy();
+        // Until the recording is under way, the CPUs are for that.
+        fixture.signal(Signal::STOP);
+        fixture
+    };
+    let fixtures: Vec<Fixture> = all.iter().map(start).collect();
+    let pids: Vec<String> = fixtures.iter().map(Fixture::pid_text).collect();
+    let mut recording = Recording::new(HERTZ, None).args(&["--pid", &pids.join(",")]);
+    recording = recording.args(&["--walker", walker, "--no-inlines"]);
+    let mut running = recording.start();
+    running.wait_until_sampling();
+    let before = runs_of(running.pid());
+    for fixture in &fixtures {
+        fixture.signal(Signal::CONT);
+    }
+    let count = u64::try_from(all.len()).expect("a few") * SAMPLES_EACH;
+    running.wait_for_runs(before + count);
+    for fixture in &fixtures {
+        fixture.signal(Signal::STOP);
+    }
+    running.signal(Signal::INT);
+    let recorded = recording.take(running.finish());
+    let mut failed = Vec::new();
+    let receipt = &recorded.receipt;
+    if receipt.cut > allowed(receipt.kept, 99.9) {
+        failed.push(format!("{} of {} are cut", receipt.cut, receipt.kept));
+    }
+    // The kernel's side of system calls is there, from their entry on.
+    let read = |stack: &Stack| stack.calls(&["serve", "read_loop"]);
+    let enters = |stack: &Stack| read(stack) && stack.has("vfs_read_[k]");
+    let inside = percent(recorded.folded.count(enters), recorded.folded.count(read));
+    if inside < 60.0 {
+        failed.push(format!("{inside:.1} % of the reads show vfs_read"));
+    }
+    for known in all {
+        let part = known.part_of(&recorded.folded);
+        let flaws = known.flaws_of_stacks(&part).join("; ");
+        if !flaws.is_empty() {
+            let suspects = known.suspects(&part);
+            failed.push(format!(
+                "{} by {walker}: {flaws}\n{suspects}",
+                known.program
+            ));
+        }
+    }
+    let calls = CallSites::of_file(&recorded.folder.path().join("cpu.pb.gz"));
+    failed.extend(wrong_calls(&calls, recorded.receipt.kept));
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(format!("{:?}\n{}", recorded.receipt, failed.join("\n")))
+}
+
+/// What is wrong with callers that make no call.
+fn wrong_calls(calls: &CallSites, kept: u64) -> Option<String> {
+    let CallSites {
+        wrong_samples,
+        wrong,
+        ..
+    } = calls;
+    let few = *wrong_samples <= allowed(kept, 99.9);
+    (!few).then(|| format!("{wrong_samples} have callers that make no call: {wrong:?}"))
 }
 
 /// The user frames without the one that tells why the stack is cut.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ebpfprof::{
     bpf::{Flavour, Settings, Stacks},
-    record::{Addresses, DEFAULT_TABLE_BYTES, Request, Times},
+    record::{Addresses, DEFAULT_TABLE_BYTES, Request, Rights, Times},
     symbolize::{self, Inlines},
     target::{Follow, Pid, TargetSpec},
 };
@@ -35,6 +35,7 @@ pub(crate) fn request(fixture: &Fixture, inlines: Inlines) -> Request {
         },
         command: None,
         frequency_hz: 499,
+        budget: None,
         duration: Some(Duration::from_secs(1)),
         kernel_stacks: Stacks::Taken,
         user_stacks: Stacks::Taken,
@@ -48,5 +49,6 @@ pub(crate) fn request(fixture: &Fixture, inlines: Inlines) -> Request {
         flavour: None,
         table_bytes: DEFAULT_TABLE_BYTES,
         debuginfod: None,
+        rights: Rights::Kept,
     }
 }

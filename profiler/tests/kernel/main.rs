@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod bpf_ids;
+#[cfg(debug_assertions)]
+mod bugs;
 mod call_sites;
 mod cgroups;
 mod commands;
@@ -17,6 +19,8 @@ mod fixture;
 mod fixture_path;
 mod folded;
 mod ghosts;
+mod governor;
+mod host;
 mod jit;
 mod kernel_names;
 mod known;
@@ -26,6 +30,7 @@ mod pprof;
 mod program;
 mod receipt;
 mod recording;
+mod rights;
 mod stacks;
 mod tables;
 mod targets;

@@ -115,6 +115,12 @@ impl Pprof {
         self.samples().iter().map(|sample| sample.count).sum()
     }
 
+    /// Every comment.
+    pub(crate) fn comments(&self) -> Vec<String> {
+        let comments = self.message.comment.iter();
+        comments.map(|comment| self.text(*comment)).collect()
+    }
+
     /// File and first line of each function of this name.
     pub(crate) fn sources_of(&self, name: &str) -> BTreeSet<(String, i64)> {
         let functions = self.message.function.iter();

@@ -1,6 +1,8 @@
 //! The binary under test, run as its users run it: started, watched with a deadline, ended.
 
 use std::{
+    env,
+    ffi::OsString,
     io::Read,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
@@ -12,14 +14,22 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::bpf_ids::runs_of;
 
-/// The binary.
+/// The binary that was built for the tests.
 pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_ebpfprof");
 
-/// How long anything may take on a busy machine before it counts as hung.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+/// Names another build of the binary to test: on a slow host, an optimized one.
+const BINARY_VARIABLE: &str = "EBPFPROF_BINARY";
+
+/// How long anything may take on a busy or slow machine before it counts as hung.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Ticks after which a recording is surely under way.
 const SOME_TICKS: u64 = 200;
+
+/// The binary to test.
+pub(crate) fn binary() -> OsString {
+    env::var_os(BINARY_VARIABLE).unwrap_or_else(|| BINARY.into())
+}
 
 /// Waits until something is so.
 #[track_caller]
@@ -79,9 +89,15 @@ impl Running {
     /// Waits until the clocks tick and the program runs, or the process has ended.
     #[track_caller]
     pub(crate) fn wait_until_sampling(&mut self) {
+        self.wait_for_runs(SOME_TICKS);
+    }
+
+    /// Waits until the program has run so often, or the process has ended.
+    #[track_caller]
+    pub(crate) fn wait_for_runs(&mut self, count: u64) {
         let pid = self.pid();
-        wait_until("the recording is under way", PATIENCE, || {
-            runs_of(pid) >= SOME_TICKS || self.child.try_wait().is_ok_and(|end| end.is_some())
+        wait_until("the program has run often enough", PATIENCE, || {
+            runs_of(pid) >= count || self.child.try_wait().is_ok_and(|end| end.is_some())
         });
     }
 

@@ -9,8 +9,8 @@ pub(crate) struct Receipt {
     pub(crate) missed: u64,
     pub(crate) kept: u64,
     pub(crate) lost: u64,
-    /// Ring full, no scratch, undecodable.
-    pub(crate) lost_by_cause: [u64; 3],
+    /// Ring full, no scratch, undecodable, bug.
+    pub(crate) lost_by_cause: [u64; 4],
     pub(crate) complete: u64,
     pub(crate) cut: u64,
     pub(crate) cut_by_reason: Vec<(String, u64)>,
@@ -60,6 +60,8 @@ impl Receipt {
             words.number_after(" (ring full ")?,
             words.number_after(", no scratch ")?,
             words.number_after(", undecodable ")?,
+            // Told if there is one alone.
+            words.number_after(", bug ").unwrap_or(0),
         ];
         words.end(")")
     }

@@ -142,11 +142,13 @@ fn a_file_that_was_gone_is_told_as_such() {
     let _turn = turn();
     let folder = tempfile::tempdir().unwrap();
     let program = folder.path().join("server");
-    fs::copy(fixture::path("bare/shares"), &program).unwrap();
+    fs::copy(fixture::path("bare/plt"), &program).unwrap();
+    let library = folder.path().join("libtiny.so");
+    fs::copy(fixture::path("bare/libtiny.so"), &library).unwrap();
     let fixture = Fixture::of_command(Command::new(&program).arg("inf"));
     // Another file has the path, and without the right to open what is mapped that is all there is.
-    fs::remove_file(&program).unwrap();
-    fs::copy(fixture::path("bare/threads"), &program).unwrap();
+    fs::remove_file(&library).unwrap();
+    fs::copy(fixture::path("bare/libone.so"), &library).unwrap();
     let mut drop = Command::new("setpriv");
     let rights = "-checkpoint_restore,-sys_admin";
     drop.args(["--bounding-set", rights, "--inh-caps", rights])
@@ -158,7 +160,7 @@ fn a_file_that_was_gone_is_told_as_such() {
     });
     let reasons = [Unopened::NoPermission, Unopened::Replaced].map(Reason::Unopened);
     assert!(reasons.contains(&entry.cause), "{entry:?}");
-    assert_eq!(entry.place, Place::object(program.to_str().unwrap()));
+    assert_eq!(entry.place, Place::object(library.to_str().unwrap()));
 }
 
 #[test]

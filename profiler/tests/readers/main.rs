@@ -22,6 +22,9 @@ mod fixture_path;
 #[path = "../kernel/folded.rs"]
 #[allow(dead_code, reason = "the kernel tests use the rest")]
 mod folded;
+#[path = "../kernel/host.rs"]
+#[allow(dead_code, reason = "the kernel tests use the rest")]
+mod host;
 mod labels;
 mod lines;
 mod matrix;

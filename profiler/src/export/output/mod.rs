@@ -3,6 +3,10 @@
 //! In: a [`Destination`]. Out: a whole file under its name, or none. A regular file is written
 //! without a name (`O_TMPFILE`) and linked into its folder at the end, so that nothing is left
 //! behind however we die. File systems without such files get a named temporary file.
+//!
+//! No symbolic link is followed to what is written: root may write in a folder of others, who could
+//! have one lead anywhere. It is a file that is there, and gives way to the new one itself. Names of
+//! our own descriptors are links of the kernel's and lead where whoever started us had them lead.
 
 mod error;
 mod new_file;
@@ -12,7 +16,7 @@ use std::{
     fmt,
     fs::{self, File, OpenOptions},
     io::{self, BufWriter, Write},
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -56,7 +60,8 @@ impl fmt::Display for Destination {
 pub enum Overwrite {
     /// It stays, and the output is an error.
     Refuse,
-    /// It is replaced in one step, after the new one is whole.
+    /// It is replaced in one step, after the new one is whole. Of a symbolic link that is the link,
+    /// not what it leads to.
     Replace,
 }
 
@@ -132,29 +137,59 @@ fn open_path(path: &Path, overwrite: Overwrite) -> Result<Sink, OutputError> {
     if path.as_os_str().as_bytes().ends_with(b"/") || path.file_name().is_none() {
         return Err(is_folder());
     }
-    // A symbolic link to nowhere is there too: `symlink_metadata` sees it.
-    match fs::metadata(path).or_else(|_| fs::symlink_metadata(path)) {
-        Ok(found) if found.is_dir() => Err(is_folder()),
-        Ok(found) if !found.is_file() && !found.is_symlink() => OpenOptions::new()
-            .write(true)
-            .open(path)
-            .map(Sink::Opened)
-            .map_err(|source| OutputError::Open {
-                path: path.to_owned(),
-                source,
-            }),
-        Ok(_) => match overwrite {
-            Overwrite::Refuse => Err(OutputError::Exists {
-                path: path.to_owned(),
-            }),
-            // Replaces the file that a symbolic link leads to, and leaves the link.
-            Overwrite::Replace => {
-                let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-                NewFile::create(target, overwrite).map(Sink::New)
-            }
-        },
-        Err(_) => NewFile::create(path.to_owned(), overwrite).map(Sink::New),
+    let exists = || OutputError::Exists {
+        path: path.to_owned(),
+    };
+    if names_descriptor(path) {
+        return match (path.is_file(), overwrite) {
+            (true, Overwrite::Refuse) => Err(exists()),
+            _ => open_in_place(path, Links::Followed),
+        };
     }
+    match fs::symlink_metadata(path) {
+        // A link to a folder is left alone: whoever names it means a file in the folder.
+        Ok(_) if path.is_dir() => Err(is_folder()),
+        Ok(found) if !found.is_file() && !found.is_symlink() => open_in_place(path, Links::Refused),
+        Ok(_) if overwrite == Overwrite::Refuse => Err(exists()),
+        _ => NewFile::create(path.to_owned(), overwrite).map(Sink::New),
+    }
+}
+
+/// Whether a path is one of the kernel's names for a descriptor of ours. Source: `proc_pid_fd(5)`.
+fn names_descriptor(path: &Path) -> bool {
+    let in_folder = |folder: &str| {
+        let name = path
+            .strip_prefix(folder)
+            .map_or(&[][..], |rest| rest.as_os_str().as_bytes());
+        !name.is_empty() && name.iter().all(u8::is_ascii_digit)
+    };
+    path == Path::new("/dev/stderr") || in_folder("/dev/fd") || in_folder("/proc/self/fd")
+}
+
+/// Whether a symbolic link is followed to what is opened. A file that one leads to is written anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Links {
+    Followed,
+    Refused,
+}
+
+/// Opens something that is written to as it is.
+fn open_in_place(path: &Path, links: Links) -> Result<Sink, OutputError> {
+    let flags = match links {
+        Links::Followed => 0,
+        // It may have become a link since it was looked at.
+        Links::Refused => libc::O_NOFOLLOW,
+    };
+    OpenOptions::new()
+        .write(true)
+        .truncate(links == Links::Followed)
+        .custom_flags(flags)
+        .open(path)
+        .map(Sink::Opened)
+        .map_err(|source| OutputError::Open {
+            path: path.to_owned(),
+            source,
+        })
 }
 
 /// Counts what the kernel took.
@@ -193,9 +228,13 @@ fn write_through(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
-
-    use std::os::fd::OwnedFd;
+    use std::{
+        io::Read,
+        os::{
+            fd::{AsRawFd, OwnedFd},
+            unix::fs::{FileTypeExt, PermissionsExt, symlink},
+        },
+    };
 
     use rustix::io::Errno;
     use tempfile::TempDir;
@@ -334,24 +373,95 @@ mod tests {
     }
 
     #[test]
-    fn replacing_is_one_step_and_keeps_links() {
+    fn replacing_is_one_step() {
         let folder = folder();
         let path = folder.path().join("cpu.svg");
-        let link = folder.path().join("latest.svg");
         fs::write(&path, "old").unwrap();
-        symlink("cpu.svg", &link).unwrap();
-        for (way, path_or_link, words) in [
-            (WAYS[0], &path, "one"),
-            (WAYS[1], &path, "two"),
-            (WAYS[0], &link, "three"),
-        ] {
-            let output = way(path_or_link, Overwrite::Replace);
+        for (way, words) in [(WAYS[0], "one"), (WAYS[1], "two")] {
+            let output = way(&path, Overwrite::Replace);
             let bytes = output.finish(|out| out.write_all(words.as_bytes()));
             assert_eq!(bytes.unwrap(), words.len() as u64);
             assert_eq!(fs::read_to_string(&path).unwrap(), words);
-            assert_eq!(names_in(folder.path()), ["cpu.svg", "latest.svg"]);
+            assert_eq!(names_in(folder.path()), ["cpu.svg"]);
         }
-        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+    }
+
+    #[test]
+    fn a_link_is_replaced_and_what_it_leads_to_stays() {
+        let (folder, elsewhere) = (folder(), folder());
+        let theirs = elsewhere.path().join("theirs");
+        let link = folder.path().join("latest.svg");
+        for target in [
+            theirs.as_path(),
+            Path::new("/dev/full"),
+            Path::new("nowhere"),
+        ] {
+            for way in WAYS {
+                fs::write(&theirs, "theirs").unwrap();
+                symlink(target, &link).unwrap();
+                let error = open(&link, Overwrite::Refuse).unwrap_err();
+                assert!(matches!(error, OutputError::Exists { .. }), "{error}");
+                let output = way(&link, Overwrite::Replace);
+                output.finish(|out| out.write_all(b"ours")).unwrap();
+                assert!(fs::symlink_metadata(&link).unwrap().is_file());
+                assert_eq!(fs::read(&link).unwrap(), b"ours");
+                assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+                assert_eq!(names_in(folder.path()), ["latest.svg"]);
+                fs::remove_file(&link).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_that_appears_meanwhile_is_not_followed() {
+        let (folder, elsewhere) = (folder(), folder());
+        let theirs = elsewhere.path().join("theirs");
+        fs::write(&theirs, "theirs").unwrap();
+        let path = folder.path().join("cpu.svg");
+        for way in WAYS {
+            let output = way(&path, Overwrite::Replace);
+            symlink(&theirs, &path).unwrap();
+            output.finish(|out| out.write_all(b"ours")).unwrap();
+            assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+            assert_eq!(fs::read(&path).unwrap(), b"ours");
+            fs::remove_file(&path).unwrap();
+        }
+        symlink("/dev/null", &path).unwrap();
+        let error = open_in_place(&path, Links::Refused).unwrap_err();
+        assert!(matches!(error, OutputError::Open { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_link_to_a_folder_is_no_file() {
+        let folder = folder();
+        let link = folder.path().join("profiles");
+        symlink("/", &link).unwrap();
+        let error = open(&link, Overwrite::Replace).unwrap_err();
+        assert!(matches!(error, OutputError::IsFolder { .. }), "{error}");
+    }
+
+    #[test]
+    fn names_of_our_descriptors_are_written_in_place() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        for folder in ["/dev/fd", "/proc/self/fd"] {
+            let path = PathBuf::from(format!("{folder}/{}", writer.as_raw_fd()));
+            let output = open(&path, Overwrite::Refuse).unwrap();
+            output.finish(|out| out.write_all(b"a;b 1\n")).unwrap();
+            let mut bytes = [0; 6];
+            reader.read_exact(&mut bytes).unwrap();
+            assert_eq!(&bytes, b"a;b 1\n");
+        }
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"longer than ours").unwrap();
+        let path = PathBuf::from(format!("/dev/fd/{}", file.as_file().as_raw_fd()));
+        let error = open(&path, Overwrite::Refuse).unwrap_err();
+        assert!(matches!(error, OutputError::Exists { .. }), "{error}");
+        let output = open(&path, Overwrite::Replace).unwrap();
+        output.finish(|out| out.write_all(b"ours")).unwrap();
+        assert_eq!(fs::read(file.path()).unwrap(), b"ours");
+        for other in ["/dev/fd", "/dev/fd/../null", "/dev/fd/x", "/proc/1/fd/1"] {
+            assert!(!names_descriptor(Path::new(other)), "{other}");
+        }
     }
 
     #[test]

@@ -1,14 +1,30 @@
-//! Whether this process may do what profiling takes, told before anything is tried.
+//! Whether this process may do what profiling takes, told before anything is tried; and what it
+//! gives up when that is done.
+
+mod give_up;
 
 use std::fs;
 
+use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
-use crate::error::Explain;
+pub use give_up::{FETCHING, NAMING, READING, SAMPLING, keep_only};
+
+use crate::{error::Explain, unnamed::KERNEL_NAMES};
 
 /// A Linux capability. Source of the numbers: `include/uapi/linux/capability.h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Capability {
+    /// Gives files away.
+    Chown = 0,
+    /// Reads and writes files of others.
+    DacOverride = 1,
+    /// Reads files of others.
+    DacReadSearch = 2,
+    /// Replaces and links files of others.
+    Fowner = 3,
+    /// Signals processes of others.
+    Kill = 5,
     /// Holds more memory in place than the limits say.
     IpcLock = 14,
     /// Reads other processes.
@@ -32,6 +48,11 @@ impl Capability {
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
+            Self::Chown => "CAP_CHOWN",
+            Self::DacOverride => "CAP_DAC_OVERRIDE",
+            Self::DacReadSearch => "CAP_DAC_READ_SEARCH",
+            Self::Fowner => "CAP_FOWNER",
+            Self::Kill => "CAP_KILL",
             Self::IpcLock => "CAP_IPC_LOCK",
             Self::SysPtrace => "CAP_SYS_PTRACE",
             Self::SysAdmin => "CAP_SYS_ADMIN",
@@ -42,6 +63,16 @@ impl Capability {
             Self::CheckpointRestore => "CAP_CHECKPOINT_RESTORE",
         }
     }
+
+    /// Whether CAP_SYS_ADMIN allows the same: before 5.8 it was all of BPF and perf, and it still
+    /// is; it also stands for CAP_CHECKPOINT_RESTORE (5.9).
+    fn is_of_admin(self) -> bool {
+        matches!(self, Self::Bpf | Self::Perfmon | Self::CheckpointRestore)
+    }
+
+    fn set(self) -> CapabilitySet {
+        CapabilitySet::from_bits_retain(1 << self as u64)
+    }
 }
 
 /// The capabilities that a process has.
@@ -49,6 +80,13 @@ impl Capability {
 pub struct Capabilities(u64);
 
 impl Capabilities {
+    /// Those in effect for this thread. None where the kernel does not tell.
+    #[must_use]
+    pub fn own() -> Self {
+        let held = rustix::thread::capabilities(None);
+        Self(held.map_or(0, |held| held.effective.bits()))
+    }
+
     /// Those in effect, by the text of a status file. Source: `proc_pid_status(5)`.
     #[must_use]
     pub fn effective(status: &str) -> Self {
@@ -63,15 +101,10 @@ impl Capabilities {
         self.0 & (1 << capability as u64) != 0
     }
 
-    /// Whether what one allows is allowed. Before 5.8 CAP_SYS_ADMIN was all of BPF and perf, and it
-    /// still is; it also stands for CAP_CHECKPOINT_RESTORE (5.9).
+    /// Whether what one allows is allowed, by itself or by CAP_SYS_ADMIN.
     #[must_use]
     pub fn allows(self, capability: Capability) -> bool {
-        let by_admin = matches!(
-            capability,
-            Capability::Bpf | Capability::Perfmon | Capability::CheckpointRestore
-        );
-        self.has(capability) || (by_admin && self.has(Capability::SysAdmin))
+        self.has(capability) || (capability.is_of_admin() && self.has(Capability::SysAdmin))
     }
 }
 
@@ -97,6 +130,31 @@ impl Explain for PrivilegeError {
     fn advice(&self) -> String {
         format!("run it as root (sudo), or once: {}", grant())
     }
+}
+
+/// What has the kernel show where its code lies.
+#[must_use]
+pub fn kernel_addresses() -> String {
+    let restrict = fs::read_to_string("/proc/sys/kernel/kptr_restrict").unwrap_or_default();
+    let is_hidden_from_all = restrict.trim().parse().is_ok_and(|value: u32| value >= 2);
+    if is_hidden_from_all || lacking(&[Capability::Syslog]).is_empty() {
+        KERNEL_NAMES.to_owned()
+    } else {
+        format!("{}, or {KERNEL_NAMES}", Capability::Syslog.name())
+    }
+}
+
+/// Those of some capabilities that this thread has not, by name.
+#[must_use]
+pub fn lacking(capabilities: &[Capability]) -> Vec<&'static str> {
+    lacking_in(Capabilities::own(), capabilities)
+}
+
+fn lacking_in(held: Capabilities, wanted: &[Capability]) -> Vec<&'static str> {
+    let lacking = wanted
+        .iter()
+        .filter(|capability| !held.allows(**capability));
+    lacking.map(|capability| capability.name()).collect()
 }
 
 /// The command that grants this program what it needs.
@@ -129,11 +187,10 @@ pub fn check() -> Result<(), PrivilegeError> {
 
 /// The capabilities that nothing is recorded without, of those that are not there.
 pub(crate) fn missing(effective: Capabilities) -> Vec<&'static str> {
-    [Capability::Bpf, Capability::Perfmon, Capability::SysPtrace]
-        .into_iter()
-        .filter(|capability| !effective.allows(*capability))
-        .map(Capability::name)
-        .collect()
+    lacking_in(
+        effective,
+        &[Capability::Bpf, Capability::Perfmon, Capability::SysPtrace],
+    )
 }
 
 #[cfg(test)]
