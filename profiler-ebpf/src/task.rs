@@ -30,6 +30,10 @@ const USER_CS_32: u64 = 0x23;
 const EXECVE: u64 = 59;
 const EXECVEAT: u64 = 322;
 
+/// The instructions by which 64-bit code calls the kernel.
+const SYSCALL: [u8; 2] = [0x0f, 0x05];
+const INT_80: [u8; 2] = [0xcd, 0x80];
+
 /// The low bits of `cs` hold the privilege level: 3 in user code.
 const USER_PRIVILEGE: u64 = 3;
 
@@ -91,7 +95,7 @@ pub fn user_registers(
     // The kernel keeps the number of the system call here, and -1 for interrupts and faults. A program
     // that begins has that of the call that runs it, and zeros where that had its arguments.
     let begins = runs_program(entry) && (entry.rdi | entry.rsi) == 0;
-    Ok(if (entry.orig_rax as i64) >= 0 && !begins {
+    Ok(if (entry.orig_rax as i64) >= 0 && !begins && follows_system_call(entry) {
         Position::ReturnAddress
     } else {
         Position::Exact
@@ -118,6 +122,19 @@ fn has_user_memory(entry: &pt_regs) -> bool {
         return true;
     }
     read_kernel_u64(memory as *const u8, config.mm_end_code_offset) != Some(0)
+}
+
+/// Whether user code goes on behind the instruction that called the kernel: not if a signal's handler
+/// begins before that. The instruction leaves the address behind it in rcx, which the kernel keeps;
+/// where that was changed meanwhile, as by another processor's way to call the kernel (FRED), the
+/// code tells.
+#[inline(always)]
+fn follows_system_call(entry: &pt_regs) -> bool {
+    if entry.rcx == entry.rip {
+        return true;
+    }
+    let before = CurrentMemory.read(entry.rip.wrapping_sub(SYSCALL.len() as u64));
+    before.is_none_or(|code| code == SYSCALL || code == INT_80)
 }
 
 #[inline(always)]

@@ -176,6 +176,7 @@ const BARE: &[Bare] = &[
         &["-DTWO", "-shared", "-fPIC"],
     ),
     Bare::c("plugins", "bare/plugins.c", &["-ldl"]),
+    Bare::c("chaos", "bare/chaos.c", &["-ldl"]),
     Bare::c("storm", "bare/storm.c", &[]),
     Bare::c("spawn", "bare/spawn.c", &[]),
     // At fixed addresses, so that the code of one lies where the other's was.

@@ -4,12 +4,14 @@
 //! comments of a profile that carry them. A comment is one line, a sentence, and is read back to
 //! what it was made of:
 //!
-//!     #unnamed 120 of 5000 frames
-//!     #unnamed 80 frames in 60 samples: stripped, with exported symbols left, build id 12ab: /usr/lib/libfoo.so.1
-//!     #unnamed 28 frames in 9 samples: code made at run time by Java, which wrote no perf map: process 1234 (java)
-//!     #unnamed 12 frames more, in 7 other places
-//!     #lineless 300 of 5000 frames
-//!     #lineless 300 frames in 90 samples: no debug information, build id 34cd: /usr/bin/server
+//! ```text
+//! #unnamed 120 of 5000 frames
+//! #unnamed 80 frames in 60 samples: stripped, with exported symbols left, build id 12ab: /usr/lib/libfoo.so.1
+//! #unnamed 28 frames in 9 samples: code made at run time by Java, which wrote no perf map: process 1234 (java)
+//! #unnamed 12 frames more, in 7 other places
+//! #lineless 300 of 5000 frames
+//! #lineless 300 frames in 90 samples: no debug information, build id 34cd: /usr/bin/server
+//! ```
 //!
 //! The first tells all, the last what the table has no room for. The place comes last and may hold
 //! anything but what breaks a line. The frames of all lines but the first add up to those of the

@@ -19,6 +19,8 @@ const SECONDS: f64 = 1.0;
 const SAMPLES_EACH: u64 = 1500;
 /// The longest name that a thread has. Source: `TASK_COMM_LEN` in the kernel's `sched.h`.
 const COMM_BYTES: usize = 15;
+/// Percent of stacks that are complete, at least.
+const COMPLETE: f64 = 99.9;
 /// Below this a recording says nothing.
 const LEAST_SAMPLES: u64 = 300;
 
@@ -37,8 +39,6 @@ pub(crate) struct Known {
     roots: &'static str,
     options: &'static [&'static str],
     hertz: u32,
-    /// Percent of stacks that are complete, at least.
-    complete: f64,
     /// Percent of samples that reach the bottom marker, at least.
     reaching: f64,
     /// Percent of samples in which a whole chain is found, at least.
@@ -69,7 +69,6 @@ impl Known {
             roots: "_start",
             options: &[],
             hertz: HERTZ,
-            complete: 99.9,
             reaching: 99.9,
             whole: own_percent(95.0),
         }
@@ -101,13 +100,6 @@ impl Known {
     /// So much of its time reaches the bottom marker, at least: other threads have some of it.
     pub(crate) fn reaching(mut self, percent: f64) -> Self {
         self.reaching = own_percent(percent);
-        self
-    }
-
-    /// So many of its stacks are complete, and reach the bottom marker, at least.
-    pub(crate) fn complete(mut self, percent: f64) -> Self {
-        self.complete = percent;
-        self.reaching = self.reaching.min(percent);
         self
     }
 
@@ -176,7 +168,7 @@ impl Known {
         let kept = folded.total();
         require(kept >= LEAST_SAMPLES, format!("{kept} samples"));
         let cut = folded.count(|stack| without_cut(stack).len() < stack.user().len());
-        let enough = cut <= allowed(kept, self.complete);
+        let enough = cut <= allowed(kept, COMPLETE);
         require(enough, format!("{cut} of {kept} are cut"));
         let count = |verdict| folded.count(|stack| self.verdict(stack) == verdict);
         let (whole, part) = (count(Verdict::Whole), count(Verdict::Part));

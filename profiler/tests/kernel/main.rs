@@ -14,6 +14,7 @@ mod cgroups;
 mod commands;
 mod deep;
 mod endings;
+mod faults;
 mod fixture;
 #[path = "../common/fixture_path.rs"]
 mod fixture_path;

@@ -136,6 +136,12 @@ impl Pprof {
         self.message.duration_nanos as f64 / 1e9
     }
 
+    /// When the recording began, in seconds of the wall clock.
+    #[allow(dead_code, reason = "the kernel tests use it")]
+    pub(crate) fn began_s(&self) -> i64 {
+        self.message.time_nanos / 1_000_000_000
+    }
+
     /// Path of the first mapping: the main executable.
     pub(crate) fn main_path(&self) -> String {
         let main = self.message.mapping.first();

@@ -475,12 +475,7 @@ fn programs_that_are_recorded_together_have_whole_stacks() {
         Known::new("bare/shares-static", &SHARES),
         Known::new("bare/syscalls", &calls),
         Known::new("bare/syscalls-static", &calls),
-        Known::new("bare/signals", &[&["main", "interrupted"], &handled])
-            .argument("code")
-            // FIXME: when a signal is delivered as a system call ends, the handler's first instruction
-            // is taken for a return address until it has run, and looked up one byte before it. On a
-            // slow host that is some samples in a thousand.
-            .complete(99.5),
+        Known::new("bare/signals", &[&["main", "interrupted"], &handled]).argument("code"),
         Known::new("bare/deep", &[&deep]).argument("400"),
         Known::new("bare/tree", &tree),
     ];

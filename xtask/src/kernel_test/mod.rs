@@ -19,7 +19,7 @@ use crate::{fixtures, packages, process::is_root, workspace::Workspace};
 
 use kernels::{HOST, KERNELS, Kernel};
 use matrix::Row;
-use suite::{Outcome, Programs};
+use suite::{Outcome, Place, Programs};
 use vm::Task;
 
 pub(crate) use kernels::names;
@@ -132,7 +132,7 @@ fn test_here(workspace: &Workspace, programs: &Programs, row: &mut Row) -> Resul
     let started = Instant::now();
     let printed = suite::run_here(workspace, programs)?;
     row.took = started.elapsed();
-    finish(&printed, row)
+    finish(&printed, Place::Host, row)
 }
 
 fn test_in_machine(
@@ -153,7 +153,7 @@ fn test_in_machine(
         limit: LIMIT,
     })?;
     row.took = started.elapsed();
-    let outcome = finish(&ended.output, row)?;
+    let outcome = finish(&ended.output, Place::Machine, row)?;
     if ended.code != 0 && outcome.failed.is_empty() {
         bail!("the tests ended with {}:\n{}", ended.code, ended.output);
     }
@@ -161,8 +161,8 @@ fn test_in_machine(
 }
 
 /// Reads what the tests printed, and shows it where some failed.
-fn finish(printed: &str, row: &Row) -> Result<Outcome> {
-    let outcome = Outcome::parse(printed);
+fn finish(printed: &str, place: Place, row: &Row) -> Result<Outcome> {
+    let outcome = Outcome::parse(printed, place);
     if !outcome.failed.is_empty() {
         println!("{printed}");
     }

@@ -20,8 +20,32 @@ const SLOW_VARIABLE: &str = "EBPFPROF_SLOW_HOST";
 /// Tells them which build of the product to test.
 const BINARY_VARIABLE: &str = "EBPFPROF_BINARY";
 
+/// Where the tests run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    Host,
+    Machine,
+}
+
+impl Place {
+    /// The tests that run there.
+    pub(super) fn tests(self) -> impl Iterator<Item = &'static str> {
+        let more = match self {
+            Self::Host => &[],
+            Self::Machine => MACHINE_TESTS,
+        };
+        TESTS.iter().chain(more).copied()
+    }
+}
+
+/// Those that do to a machine what nobody wants done to a host.
+const MACHINE_TESTS: &[&str] = &[
+    "faults::a_cpu_that_goes_away_and_comes_back_keeps_the_account",
+    "faults::a_clock_that_jumps_changes_no_time_of_the_profile",
+];
+
 /// The tests, by what they hold for.
-pub(super) const TESTS: &[&str] = &[
+const TESTS: &[&str] = &[
     // Verifier, flavours, and the product's own test.
     "walkers::the_verifier_reads_few_instructions",
     "walkers::the_selftest_passes_by_every_walker",
@@ -71,6 +95,7 @@ pub(super) struct Outcome {
     pub(super) best: Option<Walker>,
     /// The instructions that the verifier read of each walker's largest program, where it tells.
     pub(super) instructions: BTreeMap<Walker, Option<u32>>,
+    pub(super) asked: usize,
     pub(super) passed: usize,
     /// The tests that did not pass.
     pub(super) failed: Vec<String>,
@@ -78,8 +103,11 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// Reads what the program of tests printed. A test that was not run has failed.
-    pub(super) fn parse(printed: &str) -> Self {
-        let mut outcome = Self::default();
+    pub(super) fn parse(printed: &str, place: Place) -> Self {
+        let mut outcome = Self {
+            asked: place.tests().count(),
+            ..Self::default()
+        };
         let mut passed = Vec::new();
         for line in printed.lines() {
             if let Some(word) = line.strip_prefix("best walker: ") {
@@ -91,8 +119,8 @@ impl Outcome {
             }
         }
         outcome.passed = passed.len();
-        let missing = TESTS.iter().filter(|name| !passed.contains(name));
-        outcome.failed = missing.map(|name| (*name).to_owned()).collect();
+        let missing = place.tests().filter(|name| !passed.contains(name));
+        outcome.failed = missing.map(str::to_owned).collect();
         outcome
     }
 }
@@ -157,7 +185,7 @@ fn executable(message: &str) -> Option<String> {
 pub(super) fn run_here(workspace: &Workspace, programs: &Programs) -> Result<String> {
     let mut command = Command::new(&programs.tests);
     command
-        .args(arguments())
+        .args(arguments(Place::Host))
         .env(BINARY_VARIABLE, &programs.product)
         .current_dir(workspace.root());
     let ended = command
@@ -176,15 +204,20 @@ pub(super) fn run_here(workspace: &Workspace, programs: &Programs) -> Result<Str
 /// The line of the shell that runs the tests on a slow host.
 pub(super) fn slow_command(programs: &Programs) -> String {
     let [tests, product] = [&programs.tests, &programs.product].map(|path| quoted(path));
-    let arguments: Vec<String> = arguments().map(quoted).collect();
+    let arguments: Vec<String> = arguments(Place::Machine).map(quoted).collect();
     let arguments = arguments.join(" ");
     format!("{SLOW_VARIABLE}=1 {BINARY_VARIABLE}={product} exec {tests} {arguments}")
 }
 
 /// One test at a time, exactly these, with what passed ones print.
-fn arguments() -> impl Iterator<Item = &'static str> {
-    let options = ["--exact", "--test-threads=1", "--show-output"];
-    options.into_iter().chain(TESTS.iter().copied())
+fn arguments(place: Place) -> impl Iterator<Item = &'static str> {
+    let options = [
+        "--exact",
+        "--include-ignored",
+        "--test-threads=1",
+        "--show-output",
+    ];
+    options.into_iter().chain(place.tests())
 }
 
 #[cfg(test)]
@@ -199,12 +232,17 @@ mod tests {
              walker loop: 4711 instructions\n",
             TESTS[0], TESTS[1]
         );
-        let outcome = Outcome::parse(&printed);
+        let outcome = Outcome::parse(&printed, Place::Host);
         assert_eq!(outcome.best, Some(Walker::TailCalls));
         assert_eq!(outcome.instructions[&Walker::TailCalls], None);
         assert_eq!(outcome.instructions[&Walker::Loop], Some(4711));
         assert_eq!((outcome.passed, outcome.failed.len()), (1, TESTS.len() - 1));
         assert_eq!(outcome.failed[0], TESTS[1]);
+        let in_machine = Outcome::parse(&printed, Place::Machine);
+        assert_eq!(
+            in_machine.failed.len(),
+            outcome.failed.len() + MACHINE_TESTS.len()
+        );
     }
 
     #[test]
