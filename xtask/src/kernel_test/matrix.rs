@@ -180,6 +180,7 @@ mod tests {
         row.outcome = Some(Outcome {
             best: Some(Walker::TailCalls),
             instructions: [(Walker::Loop, Some(1_234_567)), (Walker::TailCalls, None)].into(),
+            asked: 3,
             passed: 3,
             failed: Vec::new(),
         });
