@@ -9,7 +9,9 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    ebpf, fixtures, packages,
+    ebpf, fixtures,
+    kernel_test::{self, Choice, Report},
+    packages,
     process::{cargo, find, is_root, run as run_command, run_watched},
     tidy, tools,
     workspace::Workspace,
@@ -26,14 +28,14 @@ const RUNNER_VARIABLE: &str = "CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUNNER";
 pub(crate) enum Extent {
     /// Everything.
     Whole,
-    /// Without the rebuild of the BPF object and the release build.
+    /// Without the rebuild of the BPF object, the release build and other kernels.
     Quick,
 }
 
 type Action = fn(&Workspace) -> Result<()>;
 
 /// The steps of a run, cheap ones first; the flag says whether a quick run has them too.
-const STEPS: [(&str, Extent, Action); 9] = [
+const STEPS: [(&str, Extent, Action); 10] = [
     ("needed programs", Extent::Quick, |_| {
         packages::ensure_for_tests()
     }),
@@ -47,6 +49,9 @@ const STEPS: [(&str, Extent, Action); 9] = [
     ("release build", Extent::Whole, release_build),
     ("fixtures", Extent::Quick, fixtures::build),
     ("tests", Extent::Quick, tests),
+    ("other kernels", Extent::Whole, |workspace| {
+        kernel_test::run(workspace, &Choice::Ends, Report::Printed)
+    }),
 ];
 
 /// Runs the steps.
@@ -64,7 +69,9 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<()> {
     }
     let left_out = match extent {
         Extent::Whole => "",
-        Extent::Quick => " (without the rebuild of the BPF object and the release build)",
+        Extent::Quick => {
+            " (without the rebuild of the BPF object, the release build and other kernels)"
+        }
     };
     println!(
         "\ncargo xtask test: all {} steps passed in {}{left_out}",

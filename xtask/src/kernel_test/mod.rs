@@ -19,7 +19,7 @@ use crate::{fixtures, packages, process::is_root, workspace::Workspace};
 
 use kernels::{HOST, KERNELS, Kernel};
 use matrix::Row;
-use suite::{Outcome, Place, Programs};
+use suite::{Outcome, Part, Programs};
 use vm::Task;
 
 pub(crate) use kernels::names;
@@ -32,6 +32,8 @@ const LIMIT: Duration = Duration::from_mins(20);
 pub(crate) enum Choice {
     /// The host's own, the oldest and the newest.
     Usual,
+    /// The oldest and the newest, by the tests that tell most.
+    Ends,
     /// These.
     Named(Vec<String>),
     /// Every one.
@@ -64,9 +66,13 @@ pub(crate) fn run(workspace: &Workspace, choice: &Choice, report: Report) -> Res
     }
     fixtures::build(workspace)?;
     let programs = Programs::build(workspace)?;
+    let part = match choice {
+        Choice::Ends => Part::Short,
+        _ => Part::Machine,
+    };
     let mut rows = Vec::new();
     for subject in subjects {
-        let row = test(workspace, subject, &programs);
+        let row = test(workspace, subject, &programs, part);
         println!("{}", row.summary());
         rows.push(row);
     }
@@ -104,20 +110,21 @@ fn chosen(choice: &Choice) -> Result<Vec<Subject>> {
     };
     match choice {
         Choice::Usual => Ok(with_host(&kernels::ends())),
+        Choice::Ends => Ok(machines(&kernels::ends())),
         Choice::All => Ok(with_host(&KERNELS)),
         Choice::Named(asked) => asked.iter().map(named).collect(),
     }
 }
 
 /// Runs the tests in one place.
-fn test(workspace: &Workspace, subject: Subject, programs: &Programs) -> Row {
+fn test(workspace: &Workspace, subject: Subject, programs: &Programs, part: Part) -> Row {
     let mut row = match subject {
         Subject::Host => Row::new(HOST, None),
         Subject::Machine(kernel) => Row::new(kernel.name, Some(kernel.walker)),
     };
     let result = match subject {
         Subject::Host => test_here(workspace, programs, &mut row),
-        Subject::Machine(kernel) => test_in_machine(workspace, &kernel, programs, &mut row),
+        Subject::Machine(kernel) => test_in_machine(workspace, &kernel, (programs, part), &mut row),
     };
     match result {
         Ok(outcome) => row.outcome = Some(outcome),
@@ -132,13 +139,13 @@ fn test_here(workspace: &Workspace, programs: &Programs, row: &mut Row) -> Resul
     let started = Instant::now();
     let printed = suite::run_here(workspace, programs)?;
     row.took = started.elapsed();
-    finish(&printed, Place::Host, row)
+    finish(&printed, Part::Host, row)
 }
 
 fn test_in_machine(
     workspace: &Workspace,
     kernel: &Kernel,
-    programs: &Programs,
+    (programs, part): (&Programs, Part),
     row: &mut Row,
 ) -> Result<Outcome> {
     let unpacked = fetch::ensure(workspace, kernel)?;
@@ -149,11 +156,11 @@ fn test_in_machine(
     let ended = vm::run(&Task {
         kernel: &unpacked,
         folder: workspace.root(),
-        command: &suite::slow_command(programs),
+        command: &suite::slow_command(programs, part),
         limit: LIMIT,
     })?;
     row.took = started.elapsed();
-    let outcome = finish(&ended.output, Place::Machine, row)?;
+    let outcome = finish(&ended.output, part, row)?;
     if ended.code != 0 && outcome.failed.is_empty() {
         bail!("the tests ended with {}:\n{}", ended.code, ended.output);
     }
@@ -161,8 +168,8 @@ fn test_in_machine(
 }
 
 /// Reads what the tests printed, and shows it where some failed.
-fn finish(printed: &str, place: Place, row: &Row) -> Result<Outcome> {
-    let outcome = Outcome::parse(printed, place);
+fn finish(printed: &str, part: Part, row: &Row) -> Result<Outcome> {
+    let outcome = Outcome::parse(printed, part);
     if !outcome.failed.is_empty() {
         println!("{printed}");
     }

@@ -20,47 +20,55 @@ const SLOW_VARIABLE: &str = "EBPFPROF_SLOW_HOST";
 /// Tells them which build of the product to test.
 const BINARY_VARIABLE: &str = "EBPFPROF_BINARY";
 
-/// Where the tests run.
+/// Which of the tests are run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum Part {
+    /// What tells most in the shortest time.
+    Short,
+    /// All but what a host does not bear.
     Host,
+    /// All.
     Machine,
 }
 
-impl Place {
-    /// The tests that run there.
+impl Part {
     pub(super) fn tests(self) -> impl Iterator<Item = &'static str> {
-        let more = match self {
-            Self::Host => &[],
-            Self::Machine => MACHINE_TESTS,
+        let groups: &[&[&'static str]] = match self {
+            Self::Short => &[SHORT],
+            Self::Host => &[SHORT, MORE],
+            Self::Machine => &[SHORT, MORE, OF_MACHINES],
         };
-        TESTS.iter().chain(more).copied()
+        groups.iter().copied().flatten().copied()
     }
 }
 
-/// Those that do to a machine what nobody wants done to a host.
-const MACHINE_TESTS: &[&str] = &[
-    "faults::a_cpu_that_goes_away_and_comes_back_keeps_the_account",
-    "faults::a_clock_that_jumps_changes_no_time_of_the_profile",
-];
-
-/// The tests, by what they hold for.
-const TESTS: &[&str] = &[
+/// The tests by which each change is tested, by what they hold for.
+const SHORT: &[&str] = &[
     // Verifier, flavours, and the product's own test.
     "walkers::the_verifier_reads_few_instructions",
     "walkers::the_selftest_passes_by_every_walker",
     // Complete and right stacks: in code, in system calls, in signal handlers, deep ones, of static
     // programs, of Rust.
     "unwinding::programs_that_are_recorded_together_have_whole_stacks",
+    // The end.
+    "endings::nothing_is_left_behind_when_it_is_killed",
+];
+
+const MORE: &[&str] = &[
     // Kernel stacks and their names.
     "kernel_names::a_profile_has_the_kernels_names_as_it_lists_them",
     // Targets, and processes that come and go.
     "targets::a_name_means_processes_and_threads",
     "targets::a_cgroup_of_version_2_is_sampled_with_all_below_it",
     "commands::children_are_followed",
-    // The account, and the end.
+    // The account.
     "targets::the_account_of_the_whole_host_is_exact",
-    "endings::nothing_is_left_behind_when_it_is_killed",
+];
+
+/// Those that do to a machine what nobody wants done to a host.
+const OF_MACHINES: &[&str] = &[
+    "faults::a_cpu_that_goes_away_and_comes_back_keeps_the_account",
+    "faults::a_clock_that_jumps_changes_no_time_of_the_profile",
 ];
 
 /// One of the two flavours of the walk.
@@ -103,9 +111,9 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// Reads what the program of tests printed. A test that was not run has failed.
-    pub(super) fn parse(printed: &str, place: Place) -> Self {
+    pub(super) fn parse(printed: &str, part: Part) -> Self {
         let mut outcome = Self {
-            asked: place.tests().count(),
+            asked: part.tests().count(),
             ..Self::default()
         };
         let mut passed = Vec::new();
@@ -119,7 +127,7 @@ impl Outcome {
             }
         }
         outcome.passed = passed.len();
-        let missing = place.tests().filter(|name| !passed.contains(name));
+        let missing = part.tests().filter(|name| !passed.contains(name));
         outcome.failed = missing.map(str::to_owned).collect();
         outcome
     }
@@ -185,7 +193,7 @@ fn executable(message: &str) -> Option<String> {
 pub(super) fn run_here(workspace: &Workspace, programs: &Programs) -> Result<String> {
     let mut command = Command::new(&programs.tests);
     command
-        .args(arguments(Place::Host))
+        .args(arguments(Part::Host))
         .env(BINARY_VARIABLE, &programs.product)
         .current_dir(workspace.root());
     let ended = command
@@ -202,22 +210,22 @@ pub(super) fn run_here(workspace: &Workspace, programs: &Programs) -> Result<Str
 }
 
 /// The line of the shell that runs the tests on a slow host.
-pub(super) fn slow_command(programs: &Programs) -> String {
+pub(super) fn slow_command(programs: &Programs, part: Part) -> String {
     let [tests, product] = [&programs.tests, &programs.product].map(|path| quoted(path));
-    let arguments: Vec<String> = arguments(Place::Machine).map(quoted).collect();
+    let arguments: Vec<String> = arguments(part).map(quoted).collect();
     let arguments = arguments.join(" ");
     format!("{SLOW_VARIABLE}=1 {BINARY_VARIABLE}={product} exec {tests} {arguments}")
 }
 
 /// One test at a time, exactly these, with what passed ones print.
-fn arguments(place: Place) -> impl Iterator<Item = &'static str> {
+fn arguments(part: Part) -> impl Iterator<Item = &'static str> {
     let options = [
         "--exact",
         "--include-ignored",
         "--test-threads=1",
         "--show-output",
     ];
-    options.into_iter().chain(place.tests())
+    options.into_iter().chain(part.tests())
 }
 
 #[cfg(test)]
@@ -230,18 +238,18 @@ mod tests {
             "running 2 tests\ntest {} ... ok\ntest {} ... FAILED\n\
              best walker: tail-calls\nwalker tail-calls: unknown instructions\n\
              walker loop: 4711 instructions\n",
-            TESTS[0], TESTS[1]
+            SHORT[0], SHORT[1]
         );
-        let outcome = Outcome::parse(&printed, Place::Host);
+        let outcome = Outcome::parse(&printed, Part::Short);
         assert_eq!(outcome.best, Some(Walker::TailCalls));
         assert_eq!(outcome.instructions[&Walker::TailCalls], None);
         assert_eq!(outcome.instructions[&Walker::Loop], Some(4711));
-        assert_eq!((outcome.passed, outcome.failed.len()), (1, TESTS.len() - 1));
-        assert_eq!(outcome.failed[0], TESTS[1]);
-        let in_machine = Outcome::parse(&printed, Place::Machine);
+        assert_eq!((outcome.passed, outcome.failed.len()), (1, SHORT.len() - 1));
+        assert_eq!(outcome.failed[0], SHORT[1]);
+        let in_machine = Outcome::parse(&printed, Part::Machine);
         assert_eq!(
             in_machine.failed.len(),
-            outcome.failed.len() + MACHINE_TESTS.len()
+            outcome.failed.len() + MORE.len() + OF_MACHINES.len()
         );
     }
 
