@@ -20,6 +20,7 @@ mod pin;
 mod process;
 mod remap;
 mod rust_view;
+mod section;
 mod test;
 mod tidy;
 mod toolchain;
