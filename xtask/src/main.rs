@@ -21,10 +21,12 @@ mod process;
 mod remap;
 mod rust_view;
 mod section;
+mod soak;
 mod test;
 mod tidy;
 mod toolchain;
 mod tools;
+mod vitals;
 mod workspace;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -32,12 +34,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{
-    ebpf::Goal,
-    kernel_test::{Choice, Report},
-    test::Extent,
-    workspace::Workspace,
-};
+use crate::{ebpf::Goal, kernel_test::Choice, section::Report, test::Extent, workspace::Workspace};
 
 /// Builds, checks and tests ebpfprof.
 #[derive(Parser)]
@@ -95,6 +92,19 @@ enum Verb {
         all: bool,
         /// Put the table into docs/kernels.md too, if all passed.
         #[arg(long, requires = "all")]
+        write: bool,
+    },
+    /// Records the whole host for long while processes come and go, and fails unless the account is
+    /// exact, nothing is lost, and memory, descriptors and threads are flat (as root).
+    Soak {
+        /// How long; a minute tells something, half an hour more.
+        #[arg(long, value_name = "N", default_value_t = 1800, value_parser = clap::value_parser!(u32).range(20..=86_400))]
+        seconds: u32,
+        /// The build of ebpfprof that records, instead of a release build.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+        /// Put the table into docs/reliability.md too, if nothing is wrong.
+        #[arg(long)]
         write: bool,
     },
     /// Runs every check and test, and installs what they need (as root, on Debian and Ubuntu).
@@ -179,12 +189,13 @@ fn run(arguments: Arguments) -> Result<()> {
                 (false, true) => Choice::Usual,
                 (false, false) => Choice::Named(kernel),
             };
-            let report = match write {
-                true => Report::Written,
-                false => Report::Printed,
-            };
-            kernel_test::run(&workspace, &choice, report)
+            kernel_test::run(&workspace, &choice, written(write))
         }
+        Verb::Soak {
+            seconds,
+            binary,
+            write,
+        } => soak::run(&workspace, seconds, binary, written(write)),
         Verb::Test { quick: false } => test::run(&workspace, Extent::Whole),
         Verb::Test { quick: true } => test::run(&workspace, Extent::Quick),
         Verb::Tidy => tidy::run(&workspace),
@@ -196,5 +207,12 @@ fn run(arguments: Arguments) -> Result<()> {
             };
             audit::run(&workspace, path, addresses)
         }
+    }
+}
+
+fn written(write: bool) -> Report {
+    match write {
+        true => Report::Written,
+        false => Report::Printed,
     }
 }

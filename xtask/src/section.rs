@@ -9,6 +9,14 @@ use crate::workspace::Workspace;
 
 const END: &str = "<!-- end -->\n";
 
+/// What becomes of a report besides being printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    Printed,
+    /// If nothing is wrong, it takes the place of the one in the documentation.
+    Written,
+}
+
 /// A section of a document.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Section {

@@ -4,20 +4,20 @@ use std::fmt;
 
 /// One table.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Markdown {
+pub(crate) struct Markdown {
     lines: Vec<Vec<String>>,
 }
 
 impl Markdown {
     /// A table without lines.
-    pub(super) fn with_columns(names: &[&str]) -> Self {
+    pub(crate) fn with_columns(names: &[&str]) -> Self {
         Self {
             lines: vec![names.iter().map(|name| (*name).to_owned()).collect()],
         }
     }
 
     /// Adds a line.
-    pub(super) fn push(&mut self, cells: Vec<String>) {
+    pub(crate) fn push(&mut self, cells: Vec<String>) {
         self.lines.push(cells);
     }
 }
@@ -55,8 +55,13 @@ impl fmt::Display for Markdown {
 }
 
 /// A figure with so many digits after the point, or a dash.
-pub(super) fn figure(value: Option<f64>, digits: usize) -> String {
+pub(crate) fn figure(value: Option<f64>, digits: usize) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.digits$}"))
+}
+
+/// Bytes in MiB.
+pub(crate) fn mebibytes(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
 }
 
 #[cfg(test)]

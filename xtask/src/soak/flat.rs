@@ -1,0 +1,165 @@
+//! When what a process has of the host is flat: it may grow while a recording gets to know the host,
+//! and not after that.
+//!
+//! The readings of a run are cut into three parts of the same length. The first is for getting to
+//! know. The greatest reading of the last part may be a little above the greatest of the middle one:
+//! what the profile itself needs for stacks that were not seen before, and what is in use by chance.
+
+use crate::vitals::Vitals;
+
+/// How far the last part may be above the middle one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Allowance {
+    /// In percent of the middle one.
+    pub(super) percent: u64,
+    /// And this much more, in the reading's own unit.
+    pub(super) more: u64,
+}
+
+/// What is held flat.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Measure {
+    pub(super) name: &'static str,
+    pub(super) unit: Unit,
+    pub(super) allowance: Allowance,
+    pub(super) of: fn(&Vitals) -> u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unit {
+    Bytes,
+    Pieces,
+}
+
+/// The greatest readings of the first, the middle and the last third.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Peaks {
+    pub(super) first: u64,
+    pub(super) middle: u64,
+    pub(super) last: u64,
+}
+
+/// The fewest readings that can be cut into three parts that say something.
+pub(super) const FEWEST: usize = 15;
+
+const MEMORY: Allowance = Allowance {
+    percent: 5,
+    more: 2 << 20,
+};
+
+/// All measures.
+pub(super) const MEASURES: [Measure; 5] = [
+    Measure {
+        name: "resident memory, MiB",
+        unit: Unit::Bytes,
+        allowance: MEMORY,
+        of: |vitals| vitals.resident_bytes,
+    },
+    Measure {
+        name: "anonymous memory, MiB",
+        unit: Unit::Bytes,
+        allowance: MEMORY,
+        of: |vitals| vitals.anonymous_bytes,
+    },
+    Measure {
+        name: "kernel memory of maps, MiB",
+        unit: Unit::Bytes,
+        allowance: MEMORY,
+        of: |vitals| vitals.map_bytes,
+    },
+    Measure {
+        name: "open descriptors",
+        unit: Unit::Pieces,
+        // Processes that are there by chance have one each.
+        allowance: Allowance {
+            percent: 10,
+            more: 8,
+        },
+        of: |vitals| vitals.descriptors,
+    },
+    Measure {
+        name: "threads",
+        unit: Unit::Pieces,
+        allowance: Allowance {
+            percent: 0,
+            more: 0,
+        },
+        of: |vitals| vitals.threads,
+    },
+];
+
+impl Measure {
+    /// The peaks of some readings, if they are enough of them.
+    pub(super) fn peaks(&self, readings: &[Vitals]) -> Option<Peaks> {
+        if readings.len() < FEWEST {
+            return None;
+        }
+        let third = readings.len() / 3;
+        let greatest = |part: &[Vitals]| part.iter().map(self.of).max().unwrap_or(0);
+        Some(Peaks {
+            first: greatest(&readings[..third]),
+            middle: greatest(&readings[third..2 * third]),
+            last: greatest(&readings[2 * third..]),
+        })
+    }
+
+    /// Most that the last part may reach.
+    pub(super) fn most(&self, middle: u64) -> u64 {
+        middle + middle * self.allowance.percent / 100 + self.allowance.more
+    }
+
+    /// Whether it did not grow.
+    pub(super) fn is_flat(&self, peaks: Peaks) -> bool {
+        peaks.last <= self.most(peaks.middle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[track_caller]
+    fn check(measure: usize, thirds: [u64; 3], expected: bool) {
+        let measure = MEASURES[measure];
+        let vitals = |value: u64| Vitals {
+            resident_bytes: value,
+            descriptors: value,
+            threads: value,
+            ..Vitals::default()
+        };
+        // The peak of each third is in its midst.
+        let readings: Vec<Vitals> = thirds
+            .iter()
+            .flat_map(|peak| [0, 0, *peak, 0, 0].map(vitals))
+            .collect();
+        let peaks = measure.peaks(&readings).unwrap();
+        assert_eq!([peaks.first, peaks.middle, peaks.last], thirds);
+        assert_eq!(measure.is_flat(peaks), expected, "{thirds:?}");
+    }
+
+    #[test]
+    fn memory_may_grow_at_first_and_hardly_after_that() {
+        check(0, [10 * MIB, 60 * MIB, 60 * MIB], true);
+        check(0, [10 * MIB, 60 * MIB, 65 * MIB], true);
+        check(0, [10 * MIB, 60 * MIB, 65 * MIB + 1], false);
+        check(0, [60 * MIB, 60 * MIB, 10 * MIB], true);
+        check(0, [0, 0, 2 * MIB], true);
+    }
+
+    #[test]
+    fn descriptors_vary_and_threads_do_not() {
+        check(3, [50, 100, 118], true);
+        check(3, [50, 100, 119], false);
+        check(4, [3, 4, 4], true);
+        check(4, [3, 4, 5], false);
+    }
+
+    #[test]
+    fn a_few_readings_tell_nothing() {
+        let readings = [Vitals::default(); FEWEST];
+        assert!(MEASURES[0].peaks(&readings).is_some());
+        assert_eq!(MEASURES[0].peaks(&readings[1..]), None);
+    }
+}
