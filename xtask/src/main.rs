@@ -130,6 +130,22 @@ enum Verb {
 
 #[derive(Subcommand)]
 enum BenchVerb {
+    /// Measures what a recording of the whole host takes from a load that keeps the kernel busy, and
+    /// what it loses under it.
+    Load {
+        /// How long each run is.
+        #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=500))]
+        seconds: u32,
+        /// How often each kind of load runs without a recording, and how often with one.
+        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+        rounds: u32,
+        /// The build of ebpfprof that records, instead of a release build.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+        /// Put the tables into docs/reliability.md too, if every account was exact.
+        #[arg(long)]
+        write: bool,
+    },
     /// Measures what names and lines cost, next to other symbolizers, and writes docs/symbols.md.
     Symbols {
         /// The program whose addresses are named; without it a build of ours, with all debug
@@ -158,6 +174,23 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<()> {
     let workspace = Workspace::find()?;
     match arguments.verb {
+        Verb::Bench {
+            what:
+                Some(BenchVerb::Load {
+                    seconds,
+                    rounds,
+                    binary,
+                    write,
+                }),
+            ..
+        } => {
+            let plan = bench::load::Plan {
+                binary,
+                seconds,
+                rounds,
+            };
+            bench::load::run(&workspace, plan, written(write))
+        }
         Verb::Bench {
             what: Some(BenchVerb::Symbols { file, addresses }),
             ..

@@ -7,11 +7,13 @@
 
 pub(crate) mod child;
 pub(crate) mod host;
+pub(crate) mod load;
 mod peer;
 mod perf_data;
 pub(crate) mod receipt;
 pub(crate) mod recording;
 pub(crate) mod report;
+mod stress;
 pub(crate) mod symbols;
 mod tables;
 pub(crate) mod target;

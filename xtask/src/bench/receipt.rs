@@ -140,6 +140,31 @@ impl Account {
             false => words.join(", "),
         }
     }
+
+    /// This account and another one, as if of one run.
+    pub(crate) fn and(mut self, other: &Self) -> Self {
+        self.ticks += other.ticks;
+        self.due += other.due;
+        self.elsewhere += other.elsewhere;
+        self.missed += other.missed;
+        self.kept += other.kept;
+        self.lost += other.lost;
+        self.complete += other.complete;
+        self.cut += other.cut;
+        self.due_again += other.due_again;
+        add_parts(&mut self.causes, &other.causes);
+        add_parts(&mut self.reasons, &other.reasons);
+        self
+    }
+}
+
+fn add_parts(parts: &mut Vec<(String, u64)>, others: &[(String, u64)]) {
+    for (words, count) in others {
+        match parts.iter_mut().find(|(known, _)| known == words) {
+            Some((_, sum)) => *sum += count,
+            None => parts.push((words.clone(), *count)),
+        }
+    }
 }
 
 /// What stands in a line's brackets, as in `(ring full 2, undecodable 0)`; nothing without brackets.
@@ -232,9 +257,12 @@ stacks: 2951 complete, 17 cut (no frame pointer 9, stack unreadable 8); frames: 
     }
 
     #[test]
-    fn losses_are_told_by_their_causes() {
+    fn accounts_of_two_runs_add_up() {
         let one = Account::of(ACCOUNT).unwrap();
         assert_eq!(one.losses(), "ring full 2");
+        let two = one.clone().and(&one);
+        assert_eq!((two.ticks, two.flaw()), (2 * 5940, None));
+        assert_eq!(two.losses(), "ring full 4");
         let none = "\
 ticks 0 = due 0 + elsewhere 0 + missed 0
 due 0 = kept 0 + lost 0 (ring full 0, no scratch 0, undecodable 0)

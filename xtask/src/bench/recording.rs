@@ -102,6 +102,18 @@ impl Recording {
         self.running.ended()
     }
 
+    /// Has it end now. Fails if it has ended before.
+    pub(crate) fn stop(mut self) -> Result<Recorded> {
+        if let Some(status) = self.ended()? {
+            bail!(
+                "the recording ended before the load: {status}: {}",
+                reason(&self.stderr)
+            );
+        }
+        self.running.interrupt()?;
+        self.finish()
+    }
+
     /// Waits until it has written its profile.
     pub(crate) fn finish(mut self) -> Result<Recorded> {
         let started = Instant::now();

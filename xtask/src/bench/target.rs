@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     process::{find, run as run_command},
@@ -98,6 +99,12 @@ impl Running {
     /// How it ended, once it has.
     pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.0.try_wait().context("cannot wait for a child")
+    }
+
+    /// Asks it to end, as Ctrl-C does.
+    pub(crate) fn interrupt(&self) -> Result<()> {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, Signal::INT).context("cannot send a signal to a child")
     }
 }
 
