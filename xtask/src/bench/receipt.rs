@@ -129,16 +129,12 @@ impl Account {
 
     /// What was lost, by cause, in words.
     pub(crate) fn losses(&self) -> String {
-        let words: Vec<String> = self
-            .causes
-            .iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(cause, count)| format!("{cause} {count}"))
-            .collect();
-        match words.is_empty() {
-            true => "none".to_owned(),
-            false => words.join(", "),
-        }
+        in_words(&self.causes)
+    }
+
+    /// What stacks were cut for, in words.
+    pub(crate) fn cuts(&self) -> String {
+        in_words(&self.reasons)
     }
 
     /// This account and another one, as if of one run.
@@ -156,6 +152,19 @@ impl Account {
         add_parts(&mut self.reasons, &other.reasons);
         self
     }
+}
+
+/// Those that are there, the most frequent first.
+fn in_words(parts: &[(String, u64)]) -> String {
+    let mut parts: Vec<&(String, u64)> = parts.iter().filter(|(_, count)| *count > 0).collect();
+    parts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    if parts.is_empty() {
+        return "none".to_owned();
+    }
+    let words = parts
+        .iter()
+        .map(|(words, count)| format!("{words} {count}"));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 fn add_parts(parts: &mut Vec<(String, u64)>, others: &[(String, u64)]) {
@@ -260,6 +269,7 @@ stacks: 2951 complete, 17 cut (no frame pointer 9, stack unreadable 8); frames: 
     fn accounts_of_two_runs_add_up() {
         let one = Account::of(ACCOUNT).unwrap();
         assert_eq!(one.losses(), "ring full 2");
+        assert_eq!(one.cuts(), "no frame pointer 9, stack unreadable 8");
         let two = one.clone().and(&one);
         assert_eq!((two.ticks, two.flaw()), (2 * 5940, None));
         assert_eq!(two.losses(), "ring full 4");

@@ -47,7 +47,7 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Before its end no reading is taken any more: it might be of the naming.
 const BEFORE_END: Duration = Duration::from_secs(1);
 /// Readings between two words of progress.
-const PROGRESS: usize = 60;
+const PROGRESS: usize = 30;
 
 /// What was seen.
 struct Soak {
@@ -112,7 +112,7 @@ fn soak(workspace: &Workspace, ebpfprof: &Path, seconds: u32) -> Result<Soak> {
         churn.tend()?;
         readings.push(recording.vitals()?);
         if readings.len() % PROGRESS == 0 {
-            eprintln!("soak: {} of {seconds} s", started.elapsed().as_secs());
+            tell_progress(&readings, started.elapsed(), seconds);
         }
         thread::sleep(PERIOD);
     }
@@ -127,6 +127,19 @@ fn soak(workspace: &Workspace, ebpfprof: &Path, seconds: u32) -> Result<Soak> {
         profile_bytes: fs::metadata(&profile).map_or(0, |meta| meta.len()),
         stacks: line_count(&stacks)?,
     })
+}
+
+/// Says how far it is, and the last reading.
+fn tell_progress(readings: &[Vitals], elapsed: Duration, seconds: u32) {
+    let Some(last) = readings.last() else {
+        return;
+    };
+    let words: Vec<String> = MEASURES
+        .iter()
+        .map(|measure| format!("{} {}", measure.name, measure.unit.show((measure.of)(last))))
+        .collect();
+    let elapsed = elapsed.as_secs();
+    eprintln!("soak: {elapsed} of {seconds} s: {}", words.join("; "));
 }
 
 fn line_count(path: &Path) -> Result<u64> {
@@ -177,8 +190,9 @@ impl Soak {
                 account.losses()
             ),
             format!(
-                "- {} % of the stacks complete; {} % of one CPU, {} µs of BPF a sample",
+                "- {} % of the stacks complete (cut: {}); {} % of one CPU, {} µs of BPF a sample",
                 figure(receipt.complete_percent(), 2),
+                account.cuts(),
                 figure(receipt.percent, 2),
                 figure(receipt.bpf_us, 1)
             ),
