@@ -2,8 +2,10 @@
 //! and not after that.
 //!
 //! The readings of a run are cut into three parts of the same length. The first is for getting to
-//! know. The greatest reading of the last part may be a little above the greatest of the middle one:
-//! what the profile itself needs for stacks that were not seen before, and what is in use by chance.
+//! know. The median of the last part may be a little above that of the middle one: what the profile
+//! itself needs for stacks that were not seen before, and what is in use by chance. The median and
+//! not the greatest: whoever starts a large program on the host has its unwind table compiled, which
+//! takes memory for a moment. What leaks is there in every reading that follows.
 
 use crate::vitals::Vitals;
 
@@ -31,12 +33,13 @@ pub(super) enum Unit {
     Pieces,
 }
 
-/// The greatest readings of the first, the middle and the last third.
+/// The medians of the first, the middle and the last third, and the greatest reading of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Peaks {
+pub(super) struct Course {
     pub(super) first: u64,
     pub(super) middle: u64,
     pub(super) last: u64,
+    pub(super) greatest: u64,
 }
 
 /// The fewest readings that can be cut into three parts that say something.
@@ -89,17 +92,22 @@ pub(super) const MEASURES: [Measure; 5] = [
 ];
 
 impl Measure {
-    /// The peaks of some readings, if they are enough of them.
-    pub(super) fn peaks(&self, readings: &[Vitals]) -> Option<Peaks> {
+    /// The course of some readings, if they are enough of them.
+    pub(super) fn course(&self, readings: &[Vitals]) -> Option<Course> {
         if readings.len() < FEWEST {
             return None;
         }
         let third = readings.len() / 3;
-        let greatest = |part: &[Vitals]| part.iter().map(self.of).max().unwrap_or(0);
-        Some(Peaks {
-            first: greatest(&readings[..third]),
-            middle: greatest(&readings[third..2 * third]),
-            last: greatest(&readings[2 * third..]),
+        let median = |part: &[Vitals]| {
+            let mut values: Vec<u64> = part.iter().map(self.of).collect();
+            values.sort_unstable();
+            values[values.len() / 2]
+        };
+        Some(Course {
+            first: median(&readings[..third]),
+            middle: median(&readings[third..2 * third]),
+            last: median(&readings[2 * third..]),
+            greatest: readings.iter().map(self.of).max().unwrap_or(0),
         })
     }
 
@@ -109,8 +117,8 @@ impl Measure {
     }
 
     /// Whether it did not grow.
-    pub(super) fn is_flat(&self, peaks: Peaks) -> bool {
-        peaks.last <= self.most(peaks.middle)
+    pub(super) fn is_flat(&self, course: Course) -> bool {
+        course.last <= self.most(course.middle)
     }
 }
 
@@ -129,14 +137,15 @@ mod tests {
             threads: value,
             ..Vitals::default()
         };
-        // The peak of each third is in its midst.
+        // Each third has a moment with more and one with less.
         let readings: Vec<Vitals> = thirds
             .iter()
-            .flat_map(|peak| [0, 0, *peak, 0, 0].map(vitals))
+            .flat_map(|value| [*value, 1000 * MIB, *value, 0, *value].map(vitals))
             .collect();
-        let peaks = measure.peaks(&readings).unwrap();
-        assert_eq!([peaks.first, peaks.middle, peaks.last], thirds);
-        assert_eq!(measure.is_flat(peaks), expected, "{thirds:?}");
+        let course = measure.course(&readings).unwrap();
+        assert_eq!([course.first, course.middle, course.last], thirds);
+        assert_eq!(course.greatest, 1000 * MIB);
+        assert_eq!(measure.is_flat(course), expected, "{thirds:?}");
     }
 
     #[test]
@@ -157,9 +166,21 @@ mod tests {
     }
 
     #[test]
+    fn what_leaks_evenly_is_not_flat() {
+        // From 40 MiB on, 8 MiB in each third.
+        let readings = (0..90).map(|second| Vitals {
+            anonymous_bytes: 40 * MIB + second * 8 * MIB / 30,
+            ..Vitals::default()
+        });
+        let readings: Vec<Vitals> = readings.collect();
+        let course = MEASURES[1].course(&readings).unwrap();
+        assert!(!MEASURES[1].is_flat(course), "{course:?}");
+    }
+
+    #[test]
     fn a_few_readings_tell_nothing() {
         let readings = [Vitals::default(); FEWEST];
-        assert!(MEASURES[0].peaks(&readings).is_some());
-        assert_eq!(MEASURES[0].peaks(&readings[1..]), None);
+        assert!(MEASURES[0].course(&readings).is_some());
+        assert_eq!(MEASURES[0].course(&readings[1..]), None);
     }
 }

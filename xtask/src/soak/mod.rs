@@ -161,13 +161,13 @@ impl Soak {
 
     /// That a measure is not flat, in words.
     fn growth(&self, measure: &Measure) -> Option<String> {
-        let peaks = measure.peaks(&self.readings)?;
-        let most = measure.most(peaks.middle);
-        (!measure.is_flat(peaks)).then(|| {
+        let course = measure.course(&self.readings)?;
+        let most = measure.most(course.middle);
+        (!measure.is_flat(course)).then(|| {
             let [middle, last, most] =
-                [peaks.middle, peaks.last, most].map(|n| measure.unit.show(n));
+                [course.middle, course.last, most].map(|n| measure.unit.show(n));
             format!(
-                "{} grew: {middle} in the middle third, {last} in the last, {most} at most",
+                "{} grew: {middle} in the middle third, {last} in the last, allowed {most}",
                 measure.name
             )
         })
@@ -206,33 +206,30 @@ impl Soak {
         lines.join("\n") + "\n"
     }
 
-    /// The greatest readings of each third.
+    /// The course of each measure.
     fn table(&self) -> Markdown {
         let mut table = Markdown::with_columns(&[
-            "greatest of each third",
+            "median of each third",
             "first",
             "middle",
             "last",
             "last may reach",
             "flat",
+            "greatest of all",
         ]);
         for measure in &MEASURES {
-            let Some(peaks) = measure.peaks(&self.readings) else {
+            let Some(course) = measure.course(&self.readings) else {
                 continue;
             };
-            let numbers = [
-                peaks.first,
-                peaks.middle,
-                peaks.last,
-                measure.most(peaks.middle),
-            ];
-            let verdict = match measure.is_flat(peaks) {
+            let verdict = match measure.is_flat(course) {
                 true => "yes",
                 false => "no",
             };
+            let most = measure.most(course.middle);
+            let numbers = [course.first, course.middle, course.last, most];
             let mut cells = vec![measure.name.to_owned()];
             cells.extend(numbers.map(|number| measure.unit.show(number)));
-            cells.push(verdict.to_owned());
+            cells.extend([verdict.to_owned(), measure.unit.show(course.greatest)]);
             table.push(cells);
         }
         table
