@@ -20,10 +20,13 @@ mod pin;
 mod process;
 mod remap;
 mod rust_view;
+mod section;
+mod soak;
 mod test;
 mod tidy;
 mod toolchain;
 mod tools;
+mod vitals;
 mod workspace;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -31,12 +34,7 @@ use std::{path::PathBuf, process::ExitCode};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{
-    ebpf::Goal,
-    kernel_test::{Choice, Report},
-    test::Extent,
-    workspace::Workspace,
-};
+use crate::{ebpf::Goal, kernel_test::Choice, section::Report, test::Extent, workspace::Workspace};
 
 /// Builds, checks and tests ebpfprof.
 #[derive(Parser)]
@@ -96,6 +94,19 @@ enum Verb {
         #[arg(long, requires = "all")]
         write: bool,
     },
+    /// Records the whole host for long while processes come and go, and fails unless the account is
+    /// exact, nothing is lost, and memory, descriptors and threads are flat (as root).
+    Soak {
+        /// How long; a minute tells something, half an hour more.
+        #[arg(long, value_name = "N", default_value_t = 1800, value_parser = clap::value_parser!(u32).range(20..=86_400))]
+        seconds: u32,
+        /// The build of ebpfprof that records, instead of a release build.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+        /// Put the table into docs/reliability.md too, if nothing is wrong.
+        #[arg(long)]
+        write: bool,
+    },
     /// Runs every check and test, and installs what they need (as root, on Debian and Ubuntu).
     Test {
         /// Leave out the rebuild of the BPF object, the release build and other kernels.
@@ -119,6 +130,22 @@ enum Verb {
 
 #[derive(Subcommand)]
 enum BenchVerb {
+    /// Measures what a recording of the whole host takes from a load that keeps the kernel busy, and
+    /// what it loses under it.
+    Load {
+        /// How long each run is.
+        #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=500))]
+        seconds: u32,
+        /// How often each kind of load runs without a recording, and how often with one.
+        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+        rounds: u32,
+        /// The build of ebpfprof that records, instead of a release build.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<PathBuf>,
+        /// Put the tables into docs/reliability.md too, if every account was exact.
+        #[arg(long)]
+        write: bool,
+    },
     /// Measures what names and lines cost, next to other symbolizers, and writes docs/symbols.md.
     Symbols {
         /// The program whose addresses are named; without it a build of ours, with all debug
@@ -147,6 +174,23 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<()> {
     let workspace = Workspace::find()?;
     match arguments.verb {
+        Verb::Bench {
+            what:
+                Some(BenchVerb::Load {
+                    seconds,
+                    rounds,
+                    binary,
+                    write,
+                }),
+            ..
+        } => {
+            let plan = bench::load::Plan {
+                binary,
+                seconds,
+                rounds,
+            };
+            bench::load::run(&workspace, plan, written(write))
+        }
         Verb::Bench {
             what: Some(BenchVerb::Symbols { file, addresses }),
             ..
@@ -178,12 +222,13 @@ fn run(arguments: Arguments) -> Result<()> {
                 (false, true) => Choice::Usual,
                 (false, false) => Choice::Named(kernel),
             };
-            let report = match write {
-                true => Report::Written,
-                false => Report::Printed,
-            };
-            kernel_test::run(&workspace, &choice, report)
+            kernel_test::run(&workspace, &choice, written(write))
         }
+        Verb::Soak {
+            seconds,
+            binary,
+            write,
+        } => soak::run(&workspace, seconds, binary, written(write)),
         Verb::Test { quick: false } => test::run(&workspace, Extent::Whole),
         Verb::Test { quick: true } => test::run(&workspace, Extent::Quick),
         Verb::Tidy => tidy::run(&workspace),
@@ -195,5 +240,12 @@ fn run(arguments: Arguments) -> Result<()> {
             };
             audit::run(&workspace, path, addresses)
         }
+    }
+}
+
+fn written(write: bool) -> Report {
+    match write {
+        true => Report::Written,
+        false => Report::Printed,
     }
 }

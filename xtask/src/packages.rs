@@ -124,6 +124,13 @@ const MACHINES: [Needed; 6] = [
     },
 ];
 
+/// What makes the load that a recording is measured under.
+const LOADS: [Needed; 1] = [Needed {
+    program: "stress-ng",
+    packages: &["stress-ng"],
+    reason: "load that forks, switches and maps",
+}];
+
 /// Makes sure that every program the tests call is there.
 pub(crate) fn ensure_for_tests() -> Result<()> {
     ensure(&NEEDED)
@@ -132,6 +139,11 @@ pub(crate) fn ensure_for_tests() -> Result<()> {
 /// Makes sure that everything is there that runs other kernels.
 pub(crate) fn ensure_for_machines() -> Result<()> {
     ensure(&MACHINES)
+}
+
+/// Makes sure that everything is there that makes load.
+pub(crate) fn ensure_for_load() -> Result<()> {
+    ensure(&LOADS)
 }
 
 fn ensure(programs: &'static [Needed]) -> Result<()> {

@@ -128,7 +128,7 @@ fn duration(time: libc::timeval) -> Duration {
 }
 
 /// The line of a program's stderr that has the reason: the first that says so, else the last.
-fn reason(path: &Path) -> String {
+pub(crate) fn reason(path: &Path) -> String {
     let bytes = std::fs::read(path).unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

@@ -5,14 +5,18 @@
 //! time of its BPF programs. What the kernel does for a profiler outside of both (perf's copies of
 //! the stack) is nobody's time and is in no figure.
 
-mod child;
+pub(crate) mod child;
+pub(crate) mod host;
+pub(crate) mod load;
 mod peer;
 mod perf_data;
-mod receipt;
-mod report;
+pub(crate) mod receipt;
+pub(crate) mod recording;
+pub(crate) mod report;
+mod stress;
 pub(crate) mod symbols;
 mod tables;
-mod target;
+pub(crate) mod target;
 
 use std::{env, fs, path::PathBuf, thread, time::Duration};
 
@@ -21,11 +25,11 @@ use anyhow::{Context, Result, bail};
 use self::{
     peer::{Job, Outcome, PEERS, run_ebpfprof},
     receipt::Receipt,
-    report::{Markdown, figure},
+    report::{Markdown, figure, mebibytes},
     target::{Running, Workload},
 };
 use crate::{
-    process::{cargo, is_root, output, run as run_command},
+    process::{cargo, is_root, run as run_command},
     workspace::Workspace,
 };
 
@@ -83,7 +87,7 @@ pub(crate) fn run(workspace: &Workspace, seconds: u32, extent: Extent) -> Result
         frames: target::compile(workspace, folder.path())?,
         folder,
         seconds,
-        cpus: thread::available_parallelism()?.get(),
+        cpus: host::cpus()?,
         extent,
     };
     let sections = [
@@ -121,6 +125,16 @@ cut (CPython's `main` has no name). On an idle host a target gives as many sampl
 Hz times CPUs.
 ";
 
+/// The build that was named, or a release build of this tree.
+pub(crate) fn build(workspace: &Workspace, named: Option<PathBuf>) -> Result<PathBuf> {
+    match named {
+        Some(path) => {
+            fs::canonicalize(&path).with_context(|| format!("cannot find {}", path.display()))
+        }
+        None => release_build(workspace),
+    }
+}
+
 fn release_build(workspace: &Workspace) -> Result<PathBuf> {
     let mut build = cargo();
     build
@@ -134,20 +148,16 @@ fn release_build(workspace: &Workspace) -> Result<PathBuf> {
 
 /// The host and the versions.
 fn host(bench: &Bench<'_>) -> Result<String> {
-    let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or("an unknown CPU", |(_, model)| model);
-    let kernel = output(std::process::Command::new("uname").arg("-sr"))?;
-    let ours = output(std::process::Command::new(&bench.ebpfprof).arg("--version"))?;
-    let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or("unknown");
     let mut lines = vec![
-        format!("- {kernel}, {} CPUs ({model})", bench.cpus),
-        format!("- {ours}, {} s a run", bench.seconds),
+        format!("- {}", host::machine()?),
         format!(
-            "- {load} processes wanted a CPU before the run; what they take, the target does not get"
+            "- {}, {} s a run",
+            host::version(&bench.ebpfprof)?,
+            bench.seconds
+        ),
+        format!(
+            "- {}; what they take, the target does not get",
+            host::load()
         ),
     ];
     let mut versions: Vec<String> = PEERS.iter().filter_map(peer::Peer::version).collect();
@@ -320,7 +330,7 @@ fn costs(outcome: &Outcome, ours: f64, workload: Workload) -> Vec<String> {
         stacks.all.to_string(),
         format!("{:.0}", 1e6 * cpu / stacks.all.max(1) as f64),
         to_main.map_or_else(|| "–".to_owned(), |percent| format!("{percent:.1}%")),
-        format!("{:.0}", spent.resident_bytes as f64 / f64::from(1 << 20)),
+        format!("{:.0}", mebibytes(spent.resident_bytes)),
     ]
 }
 

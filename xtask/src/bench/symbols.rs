@@ -20,7 +20,7 @@ use super::{
     child::{Bpf, Spent, run as run_child},
     perf_data::{self, Code},
     release_build,
-    report::Markdown,
+    report::{Markdown, mebibytes},
 };
 use crate::{
     process::{cargo, find, output, run as run_command},
@@ -148,7 +148,7 @@ pub(crate) fn run(workspace: &Workspace, file: Option<PathBuf>, count: usize) ->
     let mut report = HEAD.to_owned();
     let name = bench.program.file_name().unwrap_or_default();
     let bytes = fs::metadata(&bench.program)?.len();
-    let mib = bytes as f64 / f64::from(1 << 20);
+    let mib = mebibytes(bytes);
     write!(
         report,
         "\nThe program is {}, {mib:.0} MiB, and {addresses} of its addresses.\n",
@@ -257,7 +257,7 @@ impl Bench {
                         format!("`{}`", tool.name),
                         format!("{cpu:.2}"),
                         format!("{:.1}", cpu / ours),
-                        format!("{:.0}", spent.resident_bytes as f64 / f64::from(1 << 20)),
+                        format!("{:.0}", mebibytes(spent.resident_bytes)),
                         answers.named.to_string(),
                         match ask {
                             Ask::Names => "–".to_owned(),

@@ -3,12 +3,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
     process::{find, run as run_command},
@@ -73,23 +74,37 @@ const COMPILER_FLAGS: [&str; 4] = [
 const START_TIME: Duration = Duration::from_secs(20);
 
 /// A process of ours, ended when this is dropped.
-pub(super) struct Running(Child);
+pub(crate) struct Running(Child);
 
 impl Running {
-    fn start(command: &mut Command) -> Result<Self> {
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null());
+    /// Starts a command that nobody hears.
+    pub(crate) fn start(command: &mut Command) -> Result<Self> {
+        Self::start_heard(command.stdout(Stdio::null()).stderr(Stdio::null()))
+    }
+
+    /// Starts a command whose outputs go where it says.
+    pub(crate) fn start_heard(command: &mut Command) -> Result<Self> {
         let child = command
+            .stdin(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot run {}", crate::process::words(command)))?;
         Ok(Self(child))
     }
 
     /// Its process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// How it ended, once it has.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.0.try_wait().context("cannot wait for a child")
+    }
+
+    /// Asks it to end, as Ctrl-C does.
+    pub(crate) fn interrupt(&self) -> Result<()> {
+        let pid = Pid::from_child(&self.0);
+        kill_process(pid, Signal::INT).context("cannot send a signal to a child")
     }
 }
 
@@ -266,6 +281,6 @@ pub(super) fn alive(crowd: &mut Crowd) -> usize {
     let alive = crowd
         .running
         .iter_mut()
-        .map(|running| matches!(running.0.try_wait(), Ok(None)));
+        .map(|running| matches!(running.ended(), Ok(None)));
     alive.map(usize::from).sum()
 }

@@ -1,18 +1,18 @@
 //! The table of results: one row for each kernel, on the screen and in `docs/kernels.md`.
 
-use std::{fmt::Write as _, fs, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use crate::workspace::Workspace;
+use crate::{section::Section, workspace::Workspace};
 
 use super::suite::{Outcome, Walker};
 
-/// Where the table stands, below the top folder.
-const DOCUMENT: &str = "docs/kernels.md";
-/// What it stands between.
-const BEGIN: &str = "<!-- cargo xtask kernel-test --all --write -->\n";
-const END: &str = "<!-- end -->\n";
+/// Where the table stands.
+const SECTION: Section = Section {
+    document: "docs/kernels.md",
+    command: "cargo xtask kernel-test --all --write",
+};
 
 const HEAD: [&str; 7] = [
     "kernel",
@@ -132,19 +132,7 @@ fn line(cells: &[String; 7], width: impl Fn(usize) -> usize, text: &mut String) 
 
 /// Puts the table into the documentation.
 pub(super) fn write(workspace: &Workspace, rows: &[Row]) -> Result<()> {
-    let path = workspace.root().join(DOCUMENT);
-    let old = fs::read_to_string(&path).with_context(|| format!("cannot read {DOCUMENT}"))?;
-    let new = with_table(&old, &table(rows))
-        .with_context(|| format!("{DOCUMENT} has no lines {BEGIN:?} and {END:?}"))?;
-    fs::write(&path, new).with_context(|| format!("cannot write {DOCUMENT}"))?;
-    println!("written: {DOCUMENT}");
-    Ok(())
-}
-
-fn with_table(document: &str, table: &str) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{table}\n{END}{after}"))
+    SECTION.write(workspace, &table(rows))
 }
 
 /// 1234567 as 1,234,567.
@@ -189,14 +177,5 @@ mod tests {
         assert!(lengths.windows(2).all(|pair| pair[0] == pair[1]), "{table}");
         assert!(table.contains("| 1,234,567 "), "{table}");
         assert!(table.contains("| not told "), "{table}");
-    }
-
-    #[test]
-    fn the_table_takes_the_old_ones_place() {
-        let document = format!("a\n{BEGIN}old\n{END}b\n");
-        let new = with_table(&document, "| x |\n").unwrap();
-        assert_eq!(new, format!("a\n{BEGIN}\n| x |\n\n{END}b\n"));
-        assert_eq!(with_table(&new, "| x |\n").unwrap(), new);
-        assert_eq!(with_table("none", ""), None);
     }
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{fixtures, packages, process::is_root, workspace::Workspace};
+use crate::{fixtures, packages, process::is_root, section::Report, workspace::Workspace};
 
 use kernels::{HOST, KERNELS, Kernel};
 use matrix::Row;
@@ -38,14 +38,6 @@ pub(crate) enum Choice {
     Named(Vec<String>),
     /// Every one.
     All,
-}
-
-/// What becomes of the table besides being printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Report {
-    Printed,
-    /// If all passed, it takes the place of the one in the documentation.
-    Written,
 }
 
 /// A place to run the tests.
