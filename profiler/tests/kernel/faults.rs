@@ -119,22 +119,24 @@ fn is_cut(stack: &Stack) -> bool {
 fn what_finds_no_room_while_we_are_held_up_is_lost_by_cause() {
     let _turn = turn();
     for (option, code) in [(None, 0), (Some("--strict"), 1)] {
-        // Each sample takes 4 KiB: seconds without us fill the ring.
-        let fixture = Fixture::start("deep");
+        // Each sample takes some KiB: a second or two without us fill the ring.
+        let deep = || Fixture::start("deep");
+        let (one, two) = (deep(), deep());
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("cpu.pb.gz");
         let mut command = Command::new(binary());
-        command.args(["-F", "997", "-s", "9", "--pid", &fixture.pid_text(), "-o"]);
+        let pids = format!("{},{}", one.pid(), two.pid());
+        command.args(["-F", "499", "-s", "10", "--pid", &pids, "-o"]);
         command.arg(&output).args(option);
         let mut running = Running::start(&mut command);
         running.wait_until_sampling();
         running.signal(Signal::STOP);
-        thread::sleep(Duration::from_secs(5));
+        thread::sleep(Duration::from_secs(8));
         running.signal(Signal::CONT);
         let finished = running.finish();
         let receipt = check_account(&finished, code, &output);
         assert!(receipt.kept > 500, "{receipt:?}");
-        assert!(receipt.lost > 100, "{receipt:?}");
+        assert!(receipt.lost > 50, "{receipt:?}");
         assert_eq!(receipt.lost_by_cause[0], receipt.lost, "{receipt:?}");
         let told = finished.stderr.contains("samples were lost");
         assert_eq!(told, option.is_some(), "{}", finished.stderr);

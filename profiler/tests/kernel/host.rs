@@ -13,7 +13,7 @@ const SLOW_HERTZ: u32 = 499;
 /// How much longer a recording takes there, at most, to have as many samples.
 const MOST_STRETCH: f64 = 2.0;
 /// How much longer than asked for a recording may be, in seconds: that is when it is stopped late.
-const LATE_SECONDS: f64 = 0.5;
+const LATE_SECONDS: f64 = 3.0;
 const SLOW_LATE_SECONDS: f64 = 10.0;
 
 /// How a recording is made on this host, and how exactly it keeps to its time.
