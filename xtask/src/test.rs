@@ -10,9 +10,10 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     ebpf, fixtures,
-    kernel_test::{self, Choice, Report},
+    kernel_test::{self, Choice},
     packages,
     process::{cargo, find, is_root, run as run_command, run_watched},
+    section::Report,
     tidy, tools,
     workspace::Workspace,
 };
