@@ -138,6 +138,8 @@ struct Process {
     /// The space lacks something: it is read anew when every event is taken into account.
     wants_scan: bool,
     ended_ns: Option<u64>,
+    /// Its first thread has ended, and others went on.
+    is_outlived: bool,
 }
 
 impl Process {
@@ -238,6 +240,7 @@ impl Processes {
                     process.is_known = true;
                     // Another thread than the first may have run it, which ended the first.
                     process.ended_ns = None;
+                    process.is_outlived = false;
                     self.outdate(*pid, time_ns);
                 }
             }
@@ -581,27 +584,7 @@ impl Processes {
 
     /// Forgets processes that ended a while ago, and tables that nobody can have used since.
     fn sweep(&mut self, now_ns: u64, tables: &mut Tables) -> Vec<Pid> {
-        let is_old = |time_ns: u64| time_ns + AFTERLIFE_NS < now_ns;
-        let (mut waiting, mut gone) = (Vec::new(), Vec::new());
-        for pid in self.retired.drain(..) {
-            let Some(ended_ns) = self
-                .processes
-                .get(&pid)
-                .and_then(|process| process.ended_ns)
-            else {
-                continue; // The pid lives again.
-            };
-            if !is_old(ended_ns) {
-                waiting.push(pid);
-            } else if other_threads_live(pid) {
-                self.processes
-                    .entry(pid)
-                    .and_modify(|process| process.ended_ns = None);
-            } else {
-                gone.push(pid);
-            }
-        }
-        self.retired = waiting;
+        let gone = self.gone(now_ns, threads);
         for pid in &gone {
             tables.withdraw(*pid);
             self.processes.remove(pid);
@@ -615,13 +598,43 @@ impl Processes {
             .filter_map(|process| process.generation)
             .collect();
         self.snapshots.retain(|generation, snapshot| {
-            in_use.contains(generation) || !snapshot.stale_from_ns.is_some_and(is_old)
+            in_use.contains(generation)
+                || !snapshot
+                    .stale_from_ns
+                    .is_some_and(|since_ns| is_old(since_ns, now_ns))
         });
         for (generation, snapshot) in &mut self.snapshots {
             if !in_use.contains(generation) {
                 snapshot.stale_from_ns.get_or_insert(now_ns);
             }
         }
+        gone
+    }
+
+    /// Processes that ended a while ago. Where the first thread ended before the others nothing tells
+    /// when those do: such a process is looked at each time.
+    fn gone(&mut self, now_ns: u64, threads: impl Fn(Pid) -> usize) -> Vec<Pid> {
+        let (mut waiting, mut gone) = (Vec::new(), Vec::new());
+        for pid in self.retired.drain(..) {
+            let Some(process) = self.processes.get_mut(&pid) else {
+                continue;
+            };
+            match process.ended_ns {
+                Some(ended_ns) if !is_old(ended_ns, now_ns) => waiting.push(pid),
+                None if !process.is_outlived => {} // The pid lives again.
+                _ if threads(pid) > 1 => {
+                    process.ended_ns = None;
+                    process.is_outlived = true;
+                    waiting.push(pid);
+                }
+                None => {
+                    process.ended_ns = Some(now_ns);
+                    waiting.push(pid);
+                }
+                Some(_) => gone.push(pid),
+            }
+        }
+        self.retired = waiting;
         gone
     }
 
@@ -722,9 +735,14 @@ fn retire_table(process: &mut Process, snapshots: &mut HashMap<u32, Snapshot>, t
     }
 }
 
-/// A main thread may end before the others do.
-fn other_threads_live(pid: Pid) -> bool {
-    std::fs::read_dir(format!("/proc/{pid}/task")).is_ok_and(|threads| threads.count() > 1)
+/// Whether this is so long ago that no sample from before is still on its way.
+const fn is_old(time_ns: u64, now_ns: u64) -> bool {
+    time_ns + AFTERLIFE_NS < now_ns
+}
+
+/// The threads of a process, with a first one that has ended.
+fn threads(pid: Pid) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
 /// The vsyscall page lies in the kernel's half, where the search of mapping tables ends.

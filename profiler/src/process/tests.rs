@@ -248,6 +248,51 @@ fn a_pid_that_lives_again_has_nothing_of_its_former_life() {
 }
 
 #[test]
+fn a_process_that_outlives_its_first_thread_is_forgotten_when_it_ends() {
+    let mut table = Table::new();
+    let exit = Change::Exit {
+        pid: PID,
+        tid: Tid(PID.0),
+    };
+    let gone = |table: &mut Table, seconds: u64, threads: usize| {
+        table.processes.gone(seconds * 1_000_000_000, |_| threads)
+    };
+    table.apply(3, exit);
+    assert_eq!(gone(&mut table, 4, 2), []);
+    for seconds in [10, 20] {
+        assert_eq!(gone(&mut table, seconds, 2), []);
+        assert_eq!(table.processes.processes[&PID].ended_ns, None);
+    }
+    // Its samples may still be on their way.
+    assert_eq!(gone(&mut table, 21, 1), []);
+    assert_eq!(gone(&mut table, 25, 1), []);
+    assert_eq!(gone(&mut table, 27, 1), [PID]);
+    assert_eq!(gone(&mut table, 30, 1), []);
+}
+
+#[test]
+fn another_program_ends_what_was_known_of_the_first_thread() {
+    let mut table = Table::new();
+    let exit = Change::Exit {
+        pid: PID,
+        tid: Tid(PID.0),
+    };
+    let comm = || "y".into();
+    table.apply(3, exit);
+    assert_eq!(table.processes.gone(10_000_000_000, |_| 2), []);
+    table.apply(
+        4,
+        Change::Exec {
+            pid: PID,
+            comm: comm(),
+        },
+    );
+    assert_eq!(table.processes.gone(20_000_000_000, |_| 1), []);
+    assert_eq!(table.processes.gone(30_000_000_000, |_| 1), []);
+    assert!(table.processes.processes.contains_key(&PID));
+}
+
+#[test]
 fn processes_out_of_scope_are_not_kept() {
     let mut table = Table::new();
     table.processes = Processes::new(Scope::Only(HashSet::from([PID]), Follow::Yes));
