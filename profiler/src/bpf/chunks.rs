@@ -30,6 +30,13 @@ pub(super) struct Extent {
     pub(super) words: u32,
 }
 
+impl Extent {
+    /// The number of the last chunk that it has a word in.
+    pub(super) fn last_chunk(self) -> u32 {
+        self.chunk + (self.word + self.words).saturating_sub(1) / CHUNK
+    }
+}
+
 /// Free and resting ranges of the chunks there are.
 #[derive(Debug, Default)]
 pub(super) struct Arena {
@@ -118,20 +125,25 @@ impl Arena {
             && now.duration_since(since) >= REST
         {
             self.resting.pop_front();
-            let Extent {
-                mut chunk,
-                mut word,
-                mut words,
-            } = extent;
-            while words > 0 {
-                let here = words.min(CHUNK - word);
-                self.insert(Extent {
-                    chunk,
-                    word,
-                    words: here,
-                });
-                (chunk, word, words) = (chunk + 1, 0, words - here);
-            }
+            self.take_back(extent);
+        }
+    }
+
+    /// Frees a range at once: nobody has read in it.
+    pub(super) fn take_back(&mut self, extent: Extent) {
+        let Extent {
+            mut chunk,
+            mut word,
+            mut words,
+        } = extent;
+        while words > 0 {
+            let here = words.min(CHUNK - word);
+            self.insert(Extent {
+                chunk,
+                word,
+                words: here,
+            });
+            (chunk, word, words) = (chunk + 1, 0, words - here);
         }
     }
 
@@ -179,6 +191,10 @@ mod tests {
             arena.release(extent, start);
         }
         assert_eq!(arena.allocate(CHUNK, start), None);
+        let unread = arena.allocate(20, start).unwrap();
+        arena.take_back(unread);
+        assert_eq!(arena.allocate(20, start), Some(unread));
+        arena.release(unread, start);
         let later = start + REST;
         assert_eq!(
             arena.allocate(CHUNK, later),
@@ -202,6 +218,7 @@ mod tests {
         (0..3).for_each(|_| arena.add_chunk());
         let run = arena.allocate(words, start).unwrap();
         assert_eq!((run.chunk, run.word, run.words), (1, 0, words));
+        assert_eq!((small.last_chunk(), run.last_chunk()), (0, 3));
         let first = arena.allocate(CHUNK - 10, start).unwrap();
         assert_eq!((first.chunk, first.word), (0, 10));
         let rest = arena.allocate(CHUNK - 100, start).unwrap();

@@ -1,8 +1,11 @@
 //! Table memory: the chunks that the kernel side reads, made by need and within a budget.
 
-use std::{os::fd::AsFd, time::Instant};
+use std::{
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
-use aya::maps::{ArrayOfMaps, MapData};
+use aya::maps::MapData;
 use profiler_common::{
     limits::{CHUNK_WORDS, MAX_CHUNKS},
     mapping::Chunk,
@@ -12,6 +15,7 @@ use profiler_common::{
 use super::{
     BpfError,
     chunks::{Arena, Extent},
+    feeder::Feeder,
     perf::SharedMemory,
 };
 
@@ -23,16 +27,17 @@ const BPF_F_MMAPABLE: u32 = 1024;
 
 /// All chunks there are.
 pub(super) struct TableMemory {
-    chunks: ArrayOfMaps<MapData, MapData>,
+    feeder: Feeder,
     memory: Vec<(MapData, SharedMemory)>,
     arena: Arena,
     budget_bytes: usize,
 }
 
 impl TableMemory {
-    pub(super) fn new(chunks: ArrayOfMaps<MapData, MapData>, budget_bytes: usize) -> Self {
+    /// In the map of chunks, which is empty.
+    pub(super) fn new(chunks: MapData, budget_bytes: usize) -> Self {
         Self {
-            chunks,
+            feeder: Feeder::new(chunks),
             memory: Vec::new(),
             arena: Arena::default(),
             budget_bytes,
@@ -72,6 +77,26 @@ impl TableMemory {
         self.arena.release(extent, Instant::now());
     }
 
+    /// Takes room back that was never published.
+    pub(super) fn take_back(&mut self, extent: Extent) {
+        self.arena.take_back(extent);
+    }
+
+    /// Whether the kernel side sees all of a range.
+    pub(super) fn is_visible(&self, extent: Extent) -> bool {
+        extent.last_chunk() < self.feeder.there()
+    }
+
+    /// Whether the kernel side sees all chunks.
+    pub(super) fn is_all_visible(&self) -> bool {
+        self.arena.chunks() == self.feeder.there()
+    }
+
+    /// Waits until the kernel side sees all chunks, for so long at most.
+    pub(super) fn wait(&self, patience: Duration) {
+        self.feeder.wait(patience);
+    }
+
     /// Writes words into a range, from its start.
     pub(super) fn write(&mut self, extent: Extent, words: &[u32]) {
         assert!(
@@ -103,9 +128,9 @@ impl TableMemory {
             MapData::create(map, "chunk", None).map_err(|error| BpfError::map("CHUNKS", error))?;
         let memory =
             SharedMemory::map(map.fd().as_fd(), CHUNK_BYTES).map_err(BpfError::TableMemory)?;
-        self.chunks
-            .set(self.arena.chunks(), &map, 0)
-            .map_err(|error| BpfError::map("CHUNKS", error))?;
+        self.feeder
+            .push(map.fd().as_fd())
+            .map_err(BpfError::TableMemory)?;
         self.memory.push((map, memory));
         self.arena.add_chunk();
         Ok(())

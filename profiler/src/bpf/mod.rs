@@ -8,6 +8,7 @@ mod chunks;
 mod decode;
 mod error;
 mod features;
+mod feeder;
 mod memory;
 mod perf;
 mod stream;
@@ -25,7 +26,7 @@ use std::{
 
 use aya::{
     Ebpf, EbpfLoader,
-    maps::{self, ArrayOfMaps, MapData, PerCpuArray, ProgramArray, RingBuf},
+    maps::{self, MapData, PerCpuArray, ProgramArray, RingBuf},
     programs::{PerfEvent, ProgramType, RawTracePoint},
     sys::{Stats, enable_stats, is_helper_supported},
 };
@@ -620,8 +621,10 @@ fn attach(bpf: &mut Ebpf, name: &'static str, tracepoint: &'static str) -> Resul
 }
 
 fn open_tables(bpf: &mut Ebpf, budget_bytes: usize) -> Result<Tables, BpfError> {
-    let chunks = ArrayOfMaps::try_from(take(bpf, "CHUNKS")?)
-        .map_err(|error| BpfError::map("CHUNKS", error))?;
+    let chunks = match take(bpf, "CHUNKS")? {
+        maps::Map::ArrayOfMaps(data) => data,
+        _ => return Err(BpfError::Missing("CHUNKS")),
+    };
     let processes = maps::HashMap::try_from(take(bpf, "PROCESSES")?)
         .map_err(|error| BpfError::map("PROCESSES", error))?;
     let unwind = UnwindTables::new(take_array(bpf, "TABLES")?, take_array(bpf, "RULES")?)?;

@@ -1,6 +1,6 @@
 //! Tables in the kernel side's memory: mapping tables by process, unwind tables by object.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use aya::maps::{self, MapData};
 use profiler_common::{
@@ -99,6 +99,11 @@ impl Tables {
         let Some(extent) = self.memory.allocate(words.len(), 0)? else {
             return Ok(None);
         };
+        // What watches over the table reads it.
+        if !self.memory.is_visible(extent) {
+            self.memory.take_back(extent);
+            return Ok(None);
+        }
         self.memory.write(extent, &words);
         let entry = ProcessEntry {
             chunk: extent.chunk,
@@ -159,7 +164,7 @@ impl Tables {
         self.unwind.mark_unreadable(slot);
     }
 
-    /// Writes an object's unwind table and has the kernel side use it from now on.
+    /// Writes an object's unwind table and has the kernel side use it as soon as it sees the memory.
     pub fn store(&mut self, slot: Slot, table: &Table) -> Stored {
         match self
             .unwind
@@ -171,6 +176,22 @@ impl Tables {
                 Stored::NoRoom
             }
         }
+    }
+
+    /// Whether there is memory that the kernel side does not see yet: a table that found no room now may
+    /// find it soon.
+    #[must_use]
+    pub fn is_growing(&self) -> bool {
+        !self.memory.is_all_visible()
+    }
+
+    /// Has the kernel side use the unwind tables whose memory it sees by now. Waits for the others for so
+    /// long at most.
+    pub fn settle(&mut self, patience: Duration) {
+        if self.is_growing() {
+            self.memory.wait(patience);
+        }
+        self.unwind.publish(&self.memory);
     }
 
     /// Says that the memory has no room for an object's table.

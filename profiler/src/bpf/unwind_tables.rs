@@ -51,7 +51,7 @@ pub enum Stored {
 }
 
 /// Rows and index of one table, and how they are found.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Room {
     place: TablePlace,
     rows: Extent,
@@ -68,6 +68,8 @@ pub(super) struct UnwindTables {
     /// The table of each slot, while it is there.
     slots: Vec<Option<Room>>,
     resting: VecDeque<(Instant, Slot)>,
+    /// Tables in memory that the kernel side did not see when they were written, and where they lie.
+    unpublished: Vec<(Slot, Room)>,
 }
 
 impl UnwindTables {
@@ -89,6 +91,7 @@ impl UnwindTables {
             rule_numbers: HashMap::from([(no_information, NO_INFORMATION)]),
             slots: vec![None],
             resting: VecDeque::new(),
+            unpublished: Vec::new(),
         })
     }
 
@@ -152,9 +155,26 @@ impl UnwindTables {
             place.row_chunk,
         ];
         self.entries.write_words(slot.first_word(), &words);
-        self.slots[slot.0 as usize] = Some(Room { place, rows, index });
-        self.set_state(slot, TABLE_RESIDENT);
+        let room = Room { place, rows, index };
+        self.slots[slot.0 as usize] = Some(room);
+        self.unpublished.push((slot, room));
+        self.publish(memory);
         Ok(Stored::Resident)
+    }
+
+    /// Has the kernel side use the tables whose memory it sees by now.
+    pub(super) fn publish(&mut self, memory: &TableMemory) {
+        let (ready, waiting) = std::mem::take(&mut self.unpublished)
+            .into_iter()
+            .partition(|(_, room)| memory.is_visible(room.rows) && memory.is_visible(room.index));
+        self.unpublished = waiting;
+        let ready: Vec<(Slot, Room)> = ready;
+        for (slot, room) in ready {
+            // It may have made room for another meanwhile.
+            if self.slots[slot.0 as usize] == Some(room) {
+                self.set_state(slot, TABLE_RESIDENT);
+            }
+        }
     }
 
     /// Lays a table out with the numbers that its rules have among all, which are written first.

@@ -558,7 +558,10 @@ impl Processes {
             let extended = had_table.then(|| tables.extend(*pid, &entries)).flatten();
             match extended {
                 Some(generation) => in_use(*pid, process, generation, &mut self.snapshots),
-                None => process.armed_ns = tables.arm(*pid, &entries),
+                None => {
+                    process.armed_ns = tables.arm(*pid, &entries);
+                    process.wants_table = process.armed_ns.is_none() && tables.is_growing();
+                }
             }
         }
         let gone = self.sweep(now_ns, tables);

@@ -140,6 +140,7 @@ impl Residency {
         {
             self.install(&done, tables);
         }
+        tables.settle(deadline.saturating_duration_since(Instant::now()));
     }
 
     /// Takes over the next that is compiled. `None` if none is under way, or none came in time.
