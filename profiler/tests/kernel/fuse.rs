@@ -103,6 +103,8 @@ impl Fuse {
             .arg(point.path())
             .stdin(Stdio::from(device));
         assert!(mount.status().unwrap().success(), "{mount:?}");
+        // Once it answers this it has told the kernel what it can do.
+        fs::metadata(point.path()).unwrap();
         Self {
             point,
             state,

@@ -2,14 +2,15 @@
 
 use std::{
     fs,
-    process::Command,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use ebpfprof::{
     export::read_back,
     jit::{JitReason, Refusal},
-    object::Unopened,
+    object::{Unopened, opener},
     unnamed::{Gaps, Reason},
 };
 use rustix::process::Signal;
@@ -18,6 +19,7 @@ use crate::{
     fixture::{self, Fixture},
     folded::{Stack, percent},
     fuse::Fuse,
+    program::BINARY,
     recording::{Recorded, Recording},
     turn,
 };
@@ -105,6 +107,50 @@ fn the_whole_host_is_recorded_while_a_file_system_hangs() {
     // What arrives in the tenth of a second in which the file system is waited for may be cut.
     assert!(known > 90.0, "{known:.1} %:\n{}", recorded.folded.text());
     drop((hung, other));
+}
+
+#[test]
+fn many_file_systems_that_hang_cost_a_few_deadlines() {
+    const MOST_ASKED: usize = 4;
+    let _turn = turn();
+    let hung: Vec<(Fuse, Fixture)> = (0..MOST_ASKED + 2)
+        .map(|_| {
+            let fuse = with_program("bare/shares-static");
+            let fixture = start(&fuse);
+            (fuse, fixture)
+        })
+        .collect();
+    let other = Fixture::start("shares");
+    hung.iter().for_each(|(fuse, _)| fuse.hang());
+    let pids = hung.iter().map(|(_, fixture)| fixture.pid_text());
+    let pids: Vec<String> = pids.chain([other.pid_text()]).collect();
+    let began = Instant::now();
+    let recording = Recording::new(HERTZ, Some(3.0)).args(&["--pid", &pids.join(",")]);
+    let recorded = recording.record();
+    assert!(began.elapsed() < SLACK, "{:?}", began.elapsed());
+    let notes = recorded.stderr.matches(WORDS).count();
+    assert_eq!(notes, MOST_ASKED, "{}", recorded.stderr);
+    // What has no server is opened as ever.
+    let known = percent_known(&recorded, "shares");
+    assert!(known > 97.0, "{known:.1} %:\n{}", recorded.folded.text());
+    let named = recorded
+        .folded
+        .count(|stack| stack.comm == "server" && stack.has("alpha"));
+    assert_eq!(named, 0, "{}", recorded.folded.text());
+}
+
+#[test]
+fn nobody_is_served_who_could_gain_rights_by_it() {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    if status.contains("NoNewPrivs:\t1") {
+        println!("skipped: nobody can gain rights here");
+        return;
+    }
+    let (_ours, theirs) = UnixStream::pair().unwrap();
+    let mut command = Command::new(BINARY);
+    let command = command.arg(opener::VERB).stdout(Stdio::null());
+    let status = command.stdin(OwnedFd::from(theirs)).status().unwrap();
+    assert_eq!(status.code(), Some(1));
 }
 
 #[test]
