@@ -15,6 +15,7 @@ use crate::{
         Finding, Host, ObjectReport, ProcessReport, RunningKernel, State, UnwindReport, examine,
         examine_process, verdict,
     },
+    object::opener,
     symbolize::{LineSource, NameSource},
 };
 
@@ -32,6 +33,7 @@ struct Report {
 /// Examines, and shows what was found. That is its result and goes to stdout.
 pub(super) fn run(args: &DoctorArgs) -> Result<ExitCode, Trouble> {
     start_log(args.verbose);
+    opener::enable();
     let processes = args
         .pid
         .iter()

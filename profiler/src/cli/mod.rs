@@ -27,7 +27,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use args::{Cli, Verb};
 use trouble::Trouble;
 
-use crate::record::Stop;
+use crate::{object::opener, record::Stop};
 
 /// Runs the program with these arguments (the first is its own name).
 #[must_use]
@@ -37,6 +37,12 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
 
 fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.collect();
+    if args.get(1).is_some_and(|verb| verb == opener::VERB) {
+        return match opener::serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     if args.last().is_some_and(|last| last == "--") {
         return Trouble::misuse(
             "no command to start",

@@ -23,6 +23,7 @@ use crate::{
         Settings, TARGET_COMMENT,
         output::{Destination, OutputError},
     },
+    object::opener,
     privilege,
     record::{End, Lowered, Outcome, Request, Rights, StartCommand, Stop, Times, prepare},
     symbolize::{self, Inlines, Names},
@@ -37,6 +38,7 @@ const FREQUENCY_LIMIT: &str = "/proc/sys/kernel/perf_event_max_sample_rate";
 /// Records what the arguments ask for.
 pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     start_log(args.verbose);
+    opener::enable();
     if args.no_kernel && args.no_user {
         return Err(Trouble::misuse(
             "nothing to record",

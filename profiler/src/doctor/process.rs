@@ -273,6 +273,7 @@ fn words(refusal: Refusal) -> String {
         Refusal::Owner { uid } => format!("it belongs to uid {uid}"),
         Refusal::Stale => "it is older than the process".to_owned(),
         Refusal::NoPermission => "permission denied".to_owned(),
+        Refusal::Silent => "its file system does not answer".to_owned(),
         Refusal::Unreadable { errno } => std::io::Error::from_raw_os_error(errno).to_string(),
     }
 }

@@ -5,21 +5,22 @@
 //! root, and looked at before it is opened for reading, as opening a device may have effects.
 
 use std::{
-    fs::{self, File, Metadata},
-    os::{
-        fd::{AsRawFd, OwnedFd},
-        unix::fs::MetadataExt,
-    },
+    fs,
+    os::fd::{AsFd, OwnedFd},
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
 use rustix::{
-    fs::{Mode, OFlags, ResolveFlags},
+    fs::{FileType, Mode, OFlags},
     io::Errno,
 };
 
-use crate::{object::file::open_regular, target::Pid};
+use super::tail::Source;
+use crate::{
+    object::opener::{self, Asking, Seen},
+    target::Pid,
+};
 
 /// Clocks differ by this much at most, in the time of a file and the start of a process.
 const CLOCK_SLACK: Duration = Duration::from_secs(2);
@@ -40,6 +41,8 @@ pub enum Refusal {
     Stale,
     /// We may not look.
     NoPermission,
+    /// Its file system does not answer.
+    Silent,
     /// The system's word for something else.
     Unreadable {
         /// Its number: `errno(3)`.
@@ -51,9 +54,11 @@ pub enum Refusal {
 #[derive(Debug)]
 pub(super) enum Opened {
     /// The map.
-    Map(File),
+    Map(Source),
     /// There is none yet.
     Absent,
+    /// It was not worth asking for it.
+    NotAsked,
     /// The process has ended.
     Gone,
     /// There may be one, and it is not to be read.
@@ -86,47 +91,42 @@ impl Writer {
     }
 
     /// Opens the map.
-    pub(super) fn open_map(&self) -> Opened {
+    pub(super) fn open_map(&self, asking: Asking) -> Opened {
         let root = match self.root() {
             Ok(root) => root,
             Err(Errno::NOENT | Errno::SRCH) => return Opened::Gone,
             Err(error) => return refused(error),
         };
-        let place = match self.place(&root) {
-            Ok(place) => place,
+        let (place, seen) = match opener::look(root.as_fd(), &self.path(), asking) {
+            Ok(Some(found)) => found,
+            Ok(None) => return Opened::NotAsked,
             Err(Errno::NOENT | Errno::NOTDIR) => return Opened::Absent,
             Err(error) => return refused(error),
         };
-        match place.metadata() {
-            Ok(meta) => {
-                if let Some(refusal) = self.objection(&meta) {
-                    return Opened::Refused(refusal);
-                }
-            }
-            Err(_) => return Opened::Absent,
+        if let Some(refusal) = self.objection(&seen) {
+            return Opened::Refused(refusal);
         }
         // The very file that was looked at.
-        let again = PathBuf::from(format!("/proc/self/fd/{}", place.as_raw_fd()));
-        match open_regular(&again) {
-            Ok(file) => Opened::Map(file),
+        match opener::open_found(place.as_fd()) {
+            Ok(file) => Opened::Map(Source::Near(file)),
+            Err(Errno::FBIG) => Opened::Map(Source::Far(place)),
             Err(error) => refused(error),
         }
     }
 
     /// What speaks against reading a file, if anything does.
-    pub(super) fn objection(&self, meta: &Metadata) -> Option<Refusal> {
-        if meta.file_type().is_symlink() {
-            return Some(Refusal::SymbolicLink);
-        }
-        if !meta.is_file() {
-            return Some(Refusal::NotAFile);
+    pub(super) fn objection(&self, seen: &Seen) -> Option<Refusal> {
+        match seen.kind() {
+            FileType::Symlink => return Some(Refusal::SymbolicLink),
+            FileType::RegularFile => {}
+            _ => return Some(Refusal::NotAFile),
         }
         // As perf has it, which takes its own user for the process's.
-        if meta.uid() != 0 && meta.uid() != self.uid {
-            return Some(Refusal::Owner { uid: meta.uid() });
+        if seen.uid != 0 && seen.uid != self.uid {
+            return Some(Refusal::Owner { uid: seen.uid });
         }
-        let is_stale = match (meta.modified(), self.started) {
-            (Ok(written), Some(started)) => written + CLOCK_SLACK < started,
+        let is_stale = match (seen.modified_at(), self.started) {
+            (Some(written), Some(started)) => written + CLOCK_SLACK < started,
             _ => false,
         };
         is_stale.then_some(Refusal::Stale)
@@ -150,8 +150,9 @@ impl Writer {
 
     /// The numbers of the file that is at the path now. `None` when there is none.
     pub(super) fn file_at_path(&self) -> Option<(u64, u64)> {
-        let meta = self.place(&self.root().ok()?).ok()?.metadata().ok()?;
-        Some((meta.dev(), meta.ino()))
+        let root = self.root().ok()?;
+        let (_, seen) = opener::look(root.as_fd(), &self.path(), Asking::Worth).ok()??;
+        Some((seen.device, seen.inode))
     }
 
     /// The process's root.
@@ -161,12 +162,9 @@ impl Writer {
         rustix::fs::open(path, flags, Mode::empty())
     }
 
-    /// What is at the map's path, to be looked at and not to be read.
-    fn place(&self, root: &OwnedFd) -> Result<File, Errno> {
-        let path = format!("tmp/perf-{}.map", self.own_pid);
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).map(File::from)
+    /// The map's path below the root.
+    fn path(&self) -> PathBuf {
+        format!("tmp/perf-{}.map", self.own_pid).into()
     }
 }
 
@@ -191,9 +189,9 @@ pub fn told<'a>(pid: Pid, mut paths: impl Iterator<Item = &'a str>) -> Told {
     if paths.any(|path| writer.is_dump(path)) {
         return Told::Jitdump;
     }
-    match writer.open_map() {
+    match writer.open_map(Asking::Worth) {
         Opened::Map(_) => Told::Map,
-        Opened::Absent | Opened::Gone => Told::Nothing,
+        Opened::Absent | Opened::NotAsked | Opened::Gone => Told::Nothing,
         Opened::Refused(refusal) => Told::Refused(refusal),
     }
 }
@@ -203,6 +201,7 @@ fn refused(error: Errno) -> Opened {
         Errno::ACCESS | Errno::PERM => Refusal::NoPermission,
         Errno::LOOP => Refusal::SymbolicLink,
         Errno::INVAL => Refusal::NotAFile,
+        Errno::TIMEDOUT => Refusal::Silent,
         error => Refusal::Unreadable {
             errno: error.raw_os_error(),
         },
@@ -304,8 +303,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("perf-1.map");
         make(&path);
-        let meta = fs::symlink_metadata(&path).unwrap();
-        assert_eq!(writer.objection(&meta), expected);
+        let flags = OFlags::PATH | OFlags::NOFOLLOW;
+        let file = rustix::fs::open(&path, flags, Mode::empty()).unwrap();
+        let seen = opener::stat(file.as_fd()).unwrap();
+        assert_eq!(writer.objection(&seen), expected);
     }
 
     #[test]
@@ -325,7 +326,7 @@ mod tests {
         );
         check(
             |path| {
-                let kind = rustix::fs::FileType::Fifo;
+                let kind = FileType::Fifo;
                 rustix::fs::mknodat(rustix::fs::CWD, path, kind, Mode::RUSR, 0).unwrap();
             },
             own,
@@ -348,11 +349,11 @@ mod tests {
 
     #[test]
     fn a_process_without_a_map_has_none_and_one_that_ended_is_gone() {
-        assert!(matches!(this().open_map(), Opened::Absent));
+        assert!(matches!(this().open_map(Asking::Worth), Opened::Absent));
         let gone = Writer {
             pid: Pid(u32::MAX >> 2),
             ..this()
         };
-        assert!(matches!(gone.open_map(), Opened::Gone));
+        assert!(matches!(gone.open_map(Asking::Worth), Opened::Gone));
     }
 }

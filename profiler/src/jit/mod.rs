@@ -259,9 +259,9 @@ impl Jit {
         let deadline = Instant::now() + LAST_PATIENCE;
         self.read_until(deadline);
         for (pid, process) in &self.processes {
-            process
-                .borrow_mut()
-                .look(now, processes.space(*pid), objects);
+            let mut process = process.borrow_mut();
+            process.ask_again();
+            process.look(now, processes.space(*pid), objects);
         }
         self.read_until(deadline);
         for pid in self.processes.keys().copied().collect::<Vec<Pid>>() {

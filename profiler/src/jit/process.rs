@@ -10,11 +10,15 @@ use super::{
     find::{Opened, Writer, clock_offset_ns},
     jitdump::{Clock, Jitdump},
     perf_map::PerfMap,
-    tail::{Left, Now, Reader, Tail},
+    tail::{Left, Now, Reader, Source, Tail},
 };
-use crate::{object::Objects, process::Space, target::Pid};
+use crate::{
+    object::{Objects, opener::Asking},
+    process::Space,
+    target::Pid,
+};
 
-/// How often the path of a map is looked at while another file is open.
+/// How often the path of a map is looked at while another file is open, or while that takes asking.
 const PATH_NS: u64 = 1_000_000_000;
 
 /// How a process came to run what it runs.
@@ -267,9 +271,24 @@ impl Process {
         }
     }
 
+    /// Has the next look ask for a map that was not there.
+    pub(super) fn ask_again(&mut self) {
+        if matches!(self.map, Map::Unread(_)) {
+            self.path_ns = 0;
+        }
+    }
+
     fn look_for_map(&mut self, now: Now, writer: Writer) {
+        let mut asking = Asking::Worth;
         let known = match &self.map {
-            Map::Unread(_) => None,
+            Map::Unread(_) => {
+                if self.path_ns + PATH_NS > now.ns {
+                    asking = Asking::NotNow;
+                } else {
+                    self.path_ns = now.ns;
+                }
+                None
+            }
             Map::Open(_) if self.path_ns + PATH_NS > now.ns => return,
             Map::Open(tail) => {
                 self.path_ns = now.ns;
@@ -283,7 +302,7 @@ impl Process {
                 Some(tail.looked_ns())
             }
         };
-        match (writer.open_map(), known) {
+        match (writer.open_map(asking), known) {
             (Opened::Map(file), Some(looked_ns)) => {
                 let when = Appeared::between(looked_ns, now.ns);
                 self.map_reader.start_over(when);
@@ -299,7 +318,7 @@ impl Process {
             (Opened::Refused(refusal), None) => {
                 self.map = Map::Unread(JitReason::Refused(refusal));
             }
-            (Opened::Gone, None) => {}
+            (Opened::Gone | Opened::NotAsked, None) => {}
         }
     }
 
@@ -500,14 +519,17 @@ impl Process {
 /// The jitdump that a process has mapped for readers to find.
 fn find_dump(space: &Space, writer: Writer, objects: &Objects) -> Option<Tail> {
     let mapping = space.iter().find(|mapping| writer.is_dump(&mapping.path))?;
-    let file = objects.get(mapping.object?).file.as_ref()?;
-    let meta = file.metadata().ok()?;
-    if let Some(refusal) = writer.objection(&meta) {
+    let object = objects.get(mapping.object?);
+    let source = match object.copied_from() {
+        Some(place) => Source::Far(place.try_clone().ok()?),
+        None => Source::Near(object.file.as_ref()?.try_clone().ok()?),
+    };
+    if let Some(refusal) = writer.objection(&source.seen().ok()?) {
         log::debug!(
             "process {}: its jitdump is not read: {refusal:?}",
             writer.pid
         );
         return None;
     }
-    Some(Tail::new(file.try_clone().ok()?))
+    Some(Tail::new(source))
 }

@@ -2,11 +2,16 @@
 
 use std::{
     fs::File,
-    os::unix::fs::{FileExt, MetadataExt},
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::FileExt,
+    },
     time::{Duration, SystemTime},
 };
 
 use super::code::Appeared;
+use crate::object::opener::{self, Seen};
 
 /// What is read at one time.
 const PIECE_BYTES: usize = 64 << 10;
@@ -89,10 +94,35 @@ pub(super) struct Left {
     witness: Vec<u8>,
 }
 
+/// Where the bytes are.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// In a file of ours.
+    Near(File),
+    /// In a file on a server, which may not answer: each time it is asked for anew.
+    Far(OwnedFd),
+}
+
+impl Source {
+    pub(super) fn seen(&self) -> io::Result<Seen> {
+        Ok(match self {
+            Self::Near(file) => opener::seen(file)?,
+            Self::Far(place) => opener::stat(place.as_fd())?,
+        })
+    }
+
+    fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self {
+            Self::Near(file) => file.read_at(bytes, offset),
+            Self::Far(place) => Ok(opener::read(place.as_fd(), offset, bytes)?),
+        }
+    }
+}
+
 /// A file, as far as it was read.
 #[derive(Debug)]
 pub(super) struct Tail {
-    file: File,
+    file: Source,
     offset: u64,
     /// The last bytes read, which end at `offset`, unless bytes were passed over there.
     witness: Vec<u8>,
@@ -104,7 +134,7 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    pub(super) fn new(file: File) -> Self {
+    pub(super) fn new(file: Source) -> Self {
         Self {
             file,
             offset: 0,
@@ -124,17 +154,17 @@ impl Tail {
 
     /// On from where another reader of the file stopped, if what that read is still there.
     pub(super) fn after(mut self, left: &Left) -> Self {
-        let Ok(meta) = self.file.metadata() else {
+        let Ok(seen) = self.file.seen() else {
             return self;
         };
-        if (meta.dev(), meta.ino()) != left.file || meta.len() < left.offset {
+        if (seen.device, seen.inode) != left.file || seen.bytes < left.offset {
             return self;
         }
         self.offset = left.offset;
         self.witness.clone_from(&left.witness);
         if self.is_witnessed() {
             // At the same length it is the same.
-            self.modified = meta.modified().ok().filter(|_| meta.len() == left.offset);
+            self.modified = seen.modified_at().filter(|_| seen.bytes == left.offset);
         } else {
             self.offset = 0;
             self.witness.clear();
@@ -153,8 +183,8 @@ impl Tail {
 
     /// Device and inode.
     pub(super) fn numbers(&self) -> Option<(u64, u64)> {
-        let meta = self.file.metadata().ok()?;
-        Some((meta.dev(), meta.ino()))
+        let seen = self.file.seen().ok()?;
+        Some((seen.device, seen.inode))
     }
 
     pub(super) fn looked_ns(&self) -> u64 {
@@ -180,11 +210,11 @@ impl Tail {
         if !self.is_whole() || self.failed {
             return; // What was there at the last look comes first.
         }
-        let Ok(meta) = self.file.metadata() else {
+        let Ok(seen) = self.file.seen() else {
             self.failed = true;
             return;
         };
-        let (end, modified) = (meta.len(), meta.modified().ok());
+        let (end, modified) = (seen.bytes, seen.modified_at());
         let is_same = end == self.offset && modified == self.modified;
         let was_read = self.offset != 0;
         if !is_same {
@@ -248,7 +278,8 @@ impl Tail {
     fn is_witnessed(&self) -> bool {
         let mut bytes = vec![0; self.witness.len()];
         let start = self.offset - self.witness.len() as u64;
-        self.file.read_exact_at(&mut bytes, start).is_ok() && bytes == self.witness
+        let read = self.file.read_at(&mut bytes, start);
+        read.is_ok_and(|read| read == bytes.len()) && bytes == self.witness
     }
 }
 

@@ -15,26 +15,36 @@ use object::{
     },
 };
 use rustix::{
-    fs::{MemfdFlags, Mode, OFlags},
+    fs::{MemfdFlags, Stat},
     io::Errno,
 };
+
+use super::opener::{self, Place};
+use crate::process::FileNumber;
 
 /// Most program headers read of one file. Linkers write a dozen.
 pub(crate) const MOST_SEGMENTS: usize = 4096;
 /// The longest notes read of one segment, in bytes: a file may claim any length.
 pub(super) const MOST_NOTE_BYTES: u64 = 64 << 10;
 
-/// Opens a path if it leads to a regular file. Never waits on a FIFO.
+/// Opens a path of ours if it leads to a regular file. Never waits on a FIFO, nor for a server that
+/// does not answer.
 ///
 /// # Errors
-/// When there is none, or the kernel refuses it.
+/// When there is none, or the kernel refuses it, or nobody answers ([`Errno::TIMEDOUT`]).
 pub(crate) fn open_regular(path: &Path) -> Result<File, Errno> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let file = File::from(rustix::fs::open(path, flags, Mode::empty())?);
-    match file.metadata() {
-        Ok(meta) if meta.is_file() => Ok(file),
-        _ => Err(Errno::INVAL),
-    }
+    Ok(opener::open(Place::Host(path))?.file)
+}
+
+/// Whether a file is the one that a mapping has.
+pub(super) fn is_numbered(stat: &Stat, number: FileNumber) -> bool {
+    let device = (
+        rustix::fs::major(stat.st_dev),
+        rustix::fs::minor(stat.st_dev),
+    );
+    // Overlay and btrfs show another device in mappings than in `stat`; both have major 0.
+    let same_device = device == (number.major, number.minor) || device.0 == 0 || number.major == 0;
+    stat.st_ino == number.inode && same_device
 }
 
 /// A file that is in memory alone.

@@ -15,6 +15,7 @@ pub(crate) mod go_module;
 pub(crate) mod go_sections;
 pub(crate) mod go_steps;
 mod open;
+pub mod opener;
 pub(crate) mod parts;
 mod root;
 mod sections;
@@ -23,7 +24,10 @@ pub(crate) mod xz;
 use std::{
     cell::RefCell,
     fs::File,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     path::{Path, PathBuf},
     rc::Rc,
 };
@@ -104,7 +108,7 @@ pub fn lookup_address(address: u64, position: profiler_common::frame::Position) 
 pub struct Object {
     /// Path as the first process that ran it saw it, or a name in brackets.
     pub path: String,
-    /// The file, unless it could not be opened.
+    /// The file, unless it could not be opened. Of one on a server it is a copy in memory.
     pub file: Option<File>,
     /// Why it could not be.
     pub unopened: Option<Unopened>,
@@ -116,6 +120,8 @@ pub struct Object {
     pub is_go: bool,
     /// The root that its path is in, if it is not ours.
     pub root: Option<Rc<Root>>,
+    /// Where the file is, if it was copied.
+    copied_from: Option<OwnedFd>,
     stamp: Option<Stamp>,
     supplied: Vec<Supplied>,
 }
@@ -150,6 +156,7 @@ impl Object {
             segments: facts.segments,
             is_go: facts.is_go,
             root,
+            copied_from: None,
             supplied: Vec::new(),
         }
     }
@@ -196,6 +203,11 @@ impl Object {
         let file = self.unchanged_file()?;
         file.read_exact_at(&mut bytes, offset).ok()?;
         Some(bytes)
+    }
+
+    /// Where the file is, if what we have is a copy: a runtime may write on there.
+    pub(crate) fn copied_from(&self) -> Option<&OwnedFd> {
+        self.copied_from.as_ref()
     }
 
     /// Whether the file is as it was when it was opened.
@@ -278,9 +290,10 @@ impl Objects {
                 self.out_of_descriptors += 1;
                 Some(self.insert(&row.path, Err(Unopened::TooManyFiles), None))
             }
-            Ok(file) => {
+            Ok(opened) => {
                 let root = self.roots.of(pid);
-                let id = self.insert(&row.path, Ok(file), root);
+                let id = self.insert(&row.path, Ok(opened.file), root);
+                self.objects[id.index()].copied_from = opened.copied_from;
                 self.ids.insert(Key::File(number), id);
                 Some(id)
             }

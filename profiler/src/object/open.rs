@@ -3,8 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use rustix::{
@@ -13,8 +12,9 @@ use rustix::{
 };
 
 use super::{
-    file::{in_memory, open_regular},
+    file::in_memory,
     is_file_path,
+    opener::{self, Opened},
 };
 use crate::{
     process::{self, FileNumber, MapRow},
@@ -31,25 +31,31 @@ const MOST_VDSO_BYTES: u64 = 1 << 20;
 ///
 /// # Errors
 /// When none of them leads to it.
-pub(super) fn mapped_file(pid: Pid, row: &MapRow, number: FileNumber) -> Result<File, Unopened> {
-    let mut paths = vec![PathBuf::from(format!(
-        "/proc/{}/map_files/{:x}-{:x}",
-        pid.0, row.start, row.end
-    ))];
+pub(super) fn mapped_file(pid: Pid, row: &MapRow, number: FileNumber) -> Result<Opened, Unopened> {
+    let link = format!("/proc/{pid}/map_files/{:x}-{:x}", row.start, row.end);
+    let mut told = match opener::open_mapping(pid, Path::new(&link), number) {
+        Ok(file) => return Ok(file),
+        Err(error) => Unopened::of(error),
+    };
+    let mut paths = Vec::new();
     if is_file_path(&row.path) {
         let path = row.path.strip_suffix(" (deleted)").unwrap_or(&row.path);
-        paths.push(PathBuf::from(format!("/proc/{}/root{path}", pid.0)));
-        paths.push(PathBuf::from(path));
+        paths.push(format!("/proc/{pid}/root{path}"));
+        paths.push(path.to_owned());
     }
-    let mut told = Unopened::Gone;
     for path in &paths {
-        match open_numbered(path, number) {
+        if told.is_final() {
+            return Err(told);
+        }
+        match open_numbered(pid, Path::new(path), number) {
             Ok(file) => return Ok(file),
-            Err(Unopened::TooManyFiles) => return Err(Unopened::TooManyFiles),
             Err(why) => told = told.max(why),
         }
     }
-    open_numbered(&PathBuf::from(format!("/proc/{}/exe", pid.0)), number).map_err(|_| told)
+    if told.is_final() {
+        return Err(told);
+    }
+    open_numbered(pid, Path::new(&format!("/proc/{pid}/exe")), number).map_err(|_| told)
 }
 
 /// Why the file behind a mapping could not be opened. What tells more comes later.
@@ -68,17 +74,29 @@ pub enum Unopened {
     NoPermission,
     /// It is a device.
     NotAFile,
+    /// It is on a server, and too large to be copied from there.
+    TooLarge,
+    /// Its file system does not answer.
+    Silent,
     /// This process, or the host, has too many files open.
     TooManyFiles,
 }
 
 impl Unopened {
+    /// Whether another path to the same file would give the same.
+    fn is_final(self) -> bool {
+        matches!(self, Self::TooLarge | Self::Silent | Self::TooManyFiles)
+    }
+
     fn of(error: Errno) -> Self {
         match error {
             Errno::MFILE | Errno::NFILE => Self::TooManyFiles,
             Errno::NOENT | Errno::SRCH | Errno::NOTDIR => Self::Gone,
             Errno::ACCESS | Errno::PERM => Self::NoPermission,
             Errno::INVAL => Self::NotAFile,
+            Errno::STALE => Self::Replaced,
+            Errno::FBIG => Self::TooLarge,
+            Errno::TIMEDOUT => Self::Silent,
             error => Self::Unreadable {
                 errno: error.raw_os_error(),
             },
@@ -93,20 +111,8 @@ impl From<&io::Error> for Unopened {
 }
 
 /// Opens a path if it is the regular file with this number.
-fn open_numbered(path: &Path, number: FileNumber) -> Result<File, Unopened> {
-    let file = open_regular(path).map_err(Unopened::of)?;
-    let is_it = file.metadata().is_ok_and(|meta| {
-        let device = (rustix::fs::major(meta.dev()), rustix::fs::minor(meta.dev()));
-        // Overlay and btrfs show another device in mappings than in `stat`; both have major 0.
-        let same_device =
-            device == (number.major, number.minor) || device.0 == 0 || number.major == 0;
-        meta.ino() == number.inode && same_device
-    });
-    if is_it {
-        Ok(file)
-    } else {
-        Err(Unopened::Replaced)
-    }
+fn open_numbered(pid: Pid, path: &Path, number: FileNumber) -> Result<Opened, Unopened> {
+    opener::open_numbered(pid, path, number).map_err(Unopened::of)
 }
 
 /// The vDSO, which is the same in every process: copied from our own memory into a memory file.
@@ -141,6 +147,8 @@ fn own_memory() -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     #[test]
@@ -162,7 +170,8 @@ mod tests {
             inode: meta.ino() + 1,
             ..right
         };
-        let opened = |path: &str, number| open_numbered(Path::new(path), number).map(|_| ());
+        let this = Pid(std::process::id());
+        let opened = |path: &str, number| open_numbered(this, Path::new(path), number).map(|_| ());
         assert_eq!(opened("/proc/self/exe", right), Ok(()));
         assert_eq!(opened("/proc/self/exe", wrong), Err(Unopened::Replaced));
         assert_eq!(opened("/proc/self", right), Err(Unopened::NotAFile));

@@ -6,17 +6,21 @@
 
 use std::{
     fs::{self, File},
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::Path,
     rc::Rc,
 };
 
 use foldhash::HashMap;
 use rustix::{
-    fs::{CWD, Mode, OFlags, ResolveFlags},
+    fs::{CWD, Mode, OFlags},
     io::Errno,
 };
 
+use super::opener::{self, Place};
 use crate::target::Pid;
 
 /// The root of processes that see other files than we do. It stays open when they have ended.
@@ -24,19 +28,13 @@ use crate::target::Pid;
 pub struct Root(OwnedFd);
 
 impl Root {
-    /// Opens a path below the root if it leads to a regular file. Never waits on a FIFO.
+    /// Opens a path below the root if it leads to a regular file. Never waits on a FIFO, nor for a
+    /// server that does not answer.
     ///
     /// # Errors
-    /// When there is none, or the kernel refuses it.
+    /// When there is none, or the kernel refuses it, or nobody answers ([`Errno::TIMEDOUT`]).
     pub fn open(&self, path: &Path) -> Result<File, Errno> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = rustix::fs::openat2(&self.0, path, flags, Mode::empty(), resolve)?;
-        let file = File::from(file);
-        match file.metadata() {
-            Ok(meta) if meta.is_file() => Ok(file),
-            _ => Err(Errno::INVAL),
-        }
+        Ok(opener::open(Place::Below(self.0.as_fd(), path))?.file)
     }
 }
 
@@ -57,19 +55,24 @@ impl Roots {
                 if self::key("self") == Some(key) {
                     return None;
                 }
-                let path = format!("/proc/{pid}/root");
-                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-                let root = rustix::fs::openat(CWD, path.as_str(), flags, Mode::empty());
+                let root = open_root(&pid.to_string());
                 root.ok().map(|root| Rc::new(Root(root)))
             })
             .clone()
     }
 }
 
+fn open_root(process: &str) -> Result<OwnedFd, Errno> {
+    let path = format!("/proc/{process}/root");
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(CWD, path, flags, Mode::empty())
+}
+
 fn key(process: &str) -> Option<Key> {
     let mounts = fs::metadata(format!("/proc/{process}/ns/mnt")).ok()?;
-    let root = fs::metadata(format!("/proc/{process}/root/")).ok()?;
-    Some((mounts.ino(), root.dev(), root.ino()))
+    let root = open_root(process).ok()?;
+    let root = opener::known(root.as_fd()).ok()?;
+    Some((mounts.ino(), root.device, root.inode))
 }
 
 #[cfg(test)]

@@ -44,6 +44,13 @@ pub const FETCHING: &[Capability] = &[
     Capability::Fowner,
 ];
 
+/// What opening files of others takes: those behind mappings, and those below the roots of processes.
+pub const OPENING: &[Capability] = &[
+    Capability::SysPtrace,
+    Capability::CheckpointRestore,
+    Capability::DacReadSearch,
+];
+
 /// What reading files of others takes, also below the roots of their processes.
 pub const READING: &[Capability] = &[Capability::SysPtrace, Capability::DacReadSearch];
 

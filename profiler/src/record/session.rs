@@ -29,7 +29,10 @@ use crate::{
     bug,
     debuginfod::Debuginfod,
     jit::Now,
-    object::{ObjectId, Objects},
+    object::{
+        ObjectId, Objects,
+        opener::{self, Meanwhile},
+    },
     privilege::{self, Capability},
     process::{Change, ProcessEvent, Processes, PublishTimes, Scope, Tabled, UserPlace, UserStack},
     profile::{LabelKey, MOST_MOMENTS, Mapping, MappingKind, Profile, StringId},
@@ -114,6 +117,7 @@ impl Session {
         // Asked for while we may.
         symbolize::kernel_text_bytes();
         give_up(&request, privilege::SAMPLING);
+        opener::prepare();
         // Before the first sample, so that a process that ends at once is noticed.
         let exits = ExitWatch::new(&targets.exit_with).map_err(RecordError::Wait)?;
         let is_one_process = request.command.is_none()
@@ -187,6 +191,7 @@ impl Session {
         self.collector.set_start(SystemTime::now(), now_ns());
         self.usage = Usage::now();
         self.clocks_started = Instant::now();
+        opener::set_meanwhile(Meanwhile::Sampling);
         self.sampler.enable()?;
         if let Some(prepared) = self.prepared.take() {
             let running = prepared.start()?;
@@ -490,8 +495,7 @@ impl Session {
         stop: &Stop,
         watch: &mut dyn Watch,
     ) -> Result<Outcome, RecordError> {
-        self.sampler.disable();
-        let elapsed = self.clocks_started.elapsed();
+        let elapsed = self.stop_clocks();
         let rest = bug::contain(|| self.take_the_rest());
         let sampling = Usage::now();
         let counts = self.sampler.counts()?;
@@ -558,6 +562,13 @@ impl Session {
             gaps,
             bare_objects: symbolized.bare_objects,
         })
+    }
+
+    /// Stops the clocks. For how long they ran.
+    fn stop_clocks(&mut self) -> Duration {
+        self.sampler.disable();
+        opener::set_meanwhile(Meanwhile::Nothing);
+        self.clocks_started.elapsed()
     }
 
     /// Takes what is in the rings and what waits, and completes the profile but for its names.
@@ -643,9 +654,12 @@ fn give_up(request: &Request, needed: &[Capability]) {
     }
 }
 
-/// What the user should know of names and lines that are not there.
+/// What the user should know of names and lines that are not there, now that all are looked up.
 fn symbol_notes(symbolized: &Symbolized) -> Vec<String> {
-    let mut notes = Vec::new();
+    let mut notes: Vec<String> = opener::silent()
+        .iter()
+        .map(|name| silent_note(name))
+        .collect();
     if symbolized.without_lines > 0 {
         notes.push(format!("{} addresses have names and no lines, as those would take more memory than symbols may have; try: ebpfprof --max-symbol-memory 1GiB", symbolized.without_lines));
     }
@@ -666,6 +680,13 @@ fn symbol_notes(symbolized: &Symbolized) -> Vec<String> {
 /// What the user should know of times that were asked for and are not there.
 fn times_note(times: Times, profile: &Profile) -> Option<String> {
     (times == Times::Kept && profile.timeline().is_none()).then(|| format!("more than {MOST_MOMENTS} samples: their times were not kept, so they stand one after the other in formats that show times; try: a shorter run, or a lower -F"))
+}
+
+/// What the user should know of a file system that is waited for in vain.
+fn silent_note(name: &str) -> String {
+    format!(
+        "the file system at {name} does not answer: what could not be read there has no names, and stacks through it are cut; try: findmnt --target {name}, for its server or its FUSE process"
+    )
 }
 
 /// What opens the files of so many objects, if it is a capability.

@@ -78,7 +78,7 @@ fn mount(line: &[u8]) -> Option<Mount> {
 }
 
 /// Turns `\040` and the like back into bytes.
-fn unescape(field: &[u8]) -> PathBuf {
+pub(crate) fn unescape(field: &[u8]) -> PathBuf {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;
     while let Some((&first, after)) = rest.split_first() {

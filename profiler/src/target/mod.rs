@@ -21,7 +21,10 @@ use std::{ffi::OsStr, path::PathBuf};
 use profiler_common::config::{TargetKey, TargetKind};
 
 pub use cgroup::cgroup_pids;
-pub(crate) use cgroup::{Mount as CgroupMount, Version as CgroupVersion, mounts as cgroup_mounts};
+pub(crate) use cgroup::{
+    Mount as CgroupMount, Version as CgroupVersion, mounts as cgroup_mounts,
+    unescape as unescape_mount,
+};
 pub use error::TargetError;
 pub use ids::{ParseIdError, Pid, Tid};
 pub use membership::Memberships;

@@ -156,6 +156,12 @@ fn opened(why: Unopened, path: &str) -> String {
             "sudo ebpfprof, or with CAP_SYS_PTRACE, CAP_CHECKPOINT_RESTORE and CAP_DAC_READ_SEARCH, for {path}"
         ),
         Unopened::NotAFile => "nothing helps: a device has no symbols".to_owned(),
+        Unopened::TooLarge => format!(
+            "copy {path} to a disk of this host, and run it from there; or record again, as what was read once is read faster"
+        ),
+        Unopened::Silent => format!(
+            "findmnt --target {path}, for the file system; see that its server or its FUSE process answers, then record again"
+        ),
         Unopened::TooManyFiles => "ulimit -n 1048576".to_owned(),
         Unopened::Unreadable { errno } => {
             format!("sudo head -c 64 {path}, for what errno {errno} is about")
@@ -175,6 +181,9 @@ fn made(runtime: Runtime, why: JitReason, pid: Pid) -> Vec<String> {
         JitReason::Refused(Refusal::NoPermission) => {
             vec!["sudo ebpfprof, or with CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH".to_owned()]
         }
+        JitReason::Refused(Refusal::Silent) => vec![format!(
+            "grep -E ' (nfs|cifs|fuse)' /proc/{pid}/mounts, for the file systems whose server or FUSE process may not answer; then record again"
+        )],
         JitReason::Refused(Refusal::Unreadable { errno }) => {
             vec![format!("sudo head -c 64 {map}, for what errno {errno} is about")]
         }

@@ -91,6 +91,7 @@ impl Reason {
             Refusal::Owner { uid: number },
             Refusal::Stale,
             Refusal::NoPermission,
+            Refusal::Silent,
             Refusal::Unreadable { errno },
         ];
         let jit = [
@@ -109,6 +110,8 @@ impl Reason {
             Unopened::Replaced,
             Unopened::NoPermission,
             Unopened::NotAFile,
+            Unopened::TooLarge,
+            Unopened::Silent,
             Unopened::TooManyFiles,
             Unopened::Unreadable { errno },
         ];
@@ -173,6 +176,8 @@ fn unopened(why: Unopened, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         Unopened::Replaced => "its file was gone, and another one had its path",
         Unopened::NoPermission => "we may not read its file",
         Unopened::NotAFile => "it is no regular file",
+        Unopened::TooLarge => "its file is on a server and too large to be copied in time",
+        Unopened::Silent => "the file system of its file does not answer",
         Unopened::TooManyFiles => "too many files were open to read it",
         Unopened::Unreadable { errno } => {
             return write!(f, "its file cannot be opened (errno {errno})");
@@ -203,6 +208,9 @@ fn jit(why: JitReason, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         }
         JitReason::Refused(Refusal::Stale) => "whose perf map is older than the process",
         JitReason::Refused(Refusal::NoPermission) => "whose perf map we may not read",
+        JitReason::Refused(Refusal::Silent) => {
+            "whose perf map is on a file system that does not answer"
+        }
         JitReason::Refused(Refusal::Unreadable { errno }) => {
             return write!(f, "whose perf map cannot be opened (errno {errno})");
         }

@@ -19,8 +19,10 @@ mod fixture;
 #[path = "../common/fixture_path.rs"]
 mod fixture_path;
 mod folded;
+mod fuse;
 mod ghosts;
 mod governor;
+mod hangs;
 mod host;
 mod jit;
 mod kernel_names;

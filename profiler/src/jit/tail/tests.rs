@@ -51,7 +51,7 @@ impl Case {
         let path = folder.path().join("perf-1.map");
         fs::write(&path, bytes).unwrap();
         Self {
-            tail: Tail::new(File::open(&path).unwrap()),
+            tail: Tail::new(Source::Near(File::open(&path).unwrap())),
             _folder: folder,
             path,
             kept: Kept::default(),
@@ -143,7 +143,7 @@ fn another_reader_goes_on_where_one_stopped() {
     let mut case = Case::new(b"one\n");
     case.check(2_000_000_000, b"one\n", 0);
     let left = case.tail.left().unwrap();
-    let again = |case: &Case| Tail::new(File::open(&case.path).unwrap()).after(&left);
+    let again = |case: &Case| Tail::new(Source::Near(File::open(&case.path).unwrap())).after(&left);
     (case.tail, case.kept) = (again(&case), Kept::default());
     case.check(3_000_000_000, b"", 0);
     append(&case.path, b"two\n");
