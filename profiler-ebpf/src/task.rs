@@ -95,11 +95,13 @@ pub fn user_registers(
     // The kernel keeps the number of the system call here, and -1 for interrupts and faults. A program
     // that begins has that of the call that runs it, and zeros where that had its arguments.
     let begins = runs_program(entry) && (entry.rdi | entry.rsi) == 0;
-    Ok(if (entry.orig_rax as i64) >= 0 && !begins && follows_system_call(entry) {
-        Position::ReturnAddress
-    } else {
-        Position::Exact
-    })
+    Ok(
+        if (entry.orig_rax as i64) >= 0 && !begins && follows_system_call(entry) {
+            Position::ReturnAddress
+        } else {
+            Position::Exact
+        },
+    )
 }
 
 /// Whether a task that is in the kernel has the memory that it had in user code. One that ends has given

@@ -24,8 +24,9 @@ use profiler_common::{
     counters::Counter,
     frame::{Place, PlaceWord, Position, object_place},
     limits::{
-        CALLERS_STACK_PAGES, FEW_FRAMES, FRAME_POINTERS_FOLLOWED, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, PAGE_BYTES, RED_ZONE_BYTES, SCRATCH_FRAMES,
-        SCRATCH_WORDS, STACK_COPY_PAGES,
+        CALLERS_STACK_PAGES, FEW_FRAMES, FRAME_POINTERS_FOLLOWED, MAX_KERNEL_FRAMES,
+        MAX_USER_FRAMES, PAGE_BYTES, RED_ZONE_BYTES, SCRATCH_FRAMES, SCRATCH_WORDS,
+        STACK_COPY_PAGES,
     },
     mapping::{self, Chunk, MappingEntry, ProcessEntry, SWITCHES_STACKS},
     step::{ALL_REGISTERS, AllRegisters, Depth, Growth, Registers, UserMemory},
