@@ -160,7 +160,8 @@ impl Programs {
     /// Builds both.
     pub(super) fn build(workspace: &Workspace) -> Result<Self> {
         let tests = ["test", "--no-run", "-p", "ebpfprof", "--test", "kernel"];
-        let product = ["build", "--release", "-p", "ebpfprof", "--bin", "ebpfprof"];
+        // As users build it, so it is built once.
+        let product = ["build", "--release"];
         Ok(Self {
             tests: built(workspace, &tests, "kernel")?,
             product: built(workspace, &product, "ebpfprof")?,
