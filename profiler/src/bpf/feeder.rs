@@ -85,6 +85,11 @@ impl Feeder {
         self.shared.state().there
     }
 
+    /// Whether chunks are on their way. None is once one was refused.
+    pub(super) fn is_busy(&self) -> bool {
+        self.shared.state().has_thread
+    }
+
     /// Waits until all chunks are there, for so long at most.
     pub(super) fn wait(&self, patience: Duration) {
         let deadline = Instant::now() + patience;

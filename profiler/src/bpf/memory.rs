@@ -87,9 +87,9 @@ impl TableMemory {
         extent.last_chunk() < self.feeder.there()
     }
 
-    /// Whether the kernel side sees all chunks.
-    pub(super) fn is_all_visible(&self) -> bool {
-        self.arena.chunks() == self.feeder.there()
+    /// Whether the kernel side will soon see more.
+    pub(super) fn is_growing(&self) -> bool {
+        self.feeder.is_busy()
     }
 
     /// Waits until the kernel side sees all chunks, for so long at most.

@@ -182,15 +182,13 @@ impl Tables {
     /// find it soon.
     #[must_use]
     pub fn is_growing(&self) -> bool {
-        !self.memory.is_all_visible()
+        self.memory.is_growing()
     }
 
     /// Has the kernel side use the unwind tables whose memory it sees by now. Waits for the others for so
     /// long at most.
     pub fn settle(&mut self, patience: Duration) {
-        if self.is_growing() {
-            self.memory.wait(patience);
-        }
+        self.memory.wait(patience);
         self.unwind.publish(&self.memory);
     }
 
