@@ -6,6 +6,7 @@
 //! The caller hands over events and samples merged by time, so a sample is read with the mappings
 //! that its process had at that moment, also when the process has ended since.
 
+mod ended;
 mod event;
 mod maps;
 mod space;
@@ -33,9 +34,6 @@ use crate::{
     target::{Follow, Pid},
 };
 
-/// How long what is known of an ended process is kept: events and samples of different CPUs arrive
-/// within one poll of each other.
-const AFTERLIFE_NS: u64 = 5_000_000_000;
 /// A process is read from `/proc` at most this often for want of a mapping.
 const RESCAN_NS: u64 = 1_000_000_000;
 
@@ -585,62 +583,6 @@ impl Processes {
         process.map_or_else(Vec::new, |process| process.space.objects().collect())
     }
 
-    /// Forgets processes that ended a while ago, and tables that nobody can have used since.
-    fn sweep(&mut self, now_ns: u64, tables: &mut Tables) -> Vec<Pid> {
-        let gone = self.gone(now_ns, threads);
-        for pid in &gone {
-            tables.withdraw(*pid);
-            self.processes.remove(pid);
-            if let Scope::Only(pids, _) = &mut self.scope {
-                pids.remove(pid);
-            }
-        }
-        let in_use: HashSet<u32> = self
-            .processes
-            .values()
-            .filter_map(|process| process.generation)
-            .collect();
-        self.snapshots.retain(|generation, snapshot| {
-            in_use.contains(generation)
-                || !snapshot
-                    .stale_from_ns
-                    .is_some_and(|since_ns| is_old(since_ns, now_ns))
-        });
-        for (generation, snapshot) in &mut self.snapshots {
-            if !in_use.contains(generation) {
-                snapshot.stale_from_ns.get_or_insert(now_ns);
-            }
-        }
-        gone
-    }
-
-    /// Processes that ended a while ago. Where the first thread ended before the others nothing tells
-    /// when those do: such a process is looked at each time.
-    fn gone(&mut self, now_ns: u64, threads: impl Fn(Pid) -> usize) -> Vec<Pid> {
-        let (mut waiting, mut gone) = (Vec::new(), Vec::new());
-        for pid in self.retired.drain(..) {
-            let Some(process) = self.processes.get_mut(&pid) else {
-                continue;
-            };
-            match process.ended_ns {
-                Some(ended_ns) if !is_old(ended_ns, now_ns) => waiting.push(pid),
-                None if !process.is_outlived => {} // The pid lives again.
-                _ if threads(pid) > 1 => {
-                    process.ended_ns = None;
-                    process.is_outlived = true;
-                    waiting.push(pid);
-                }
-                None => {
-                    process.ended_ns = Some(now_ns);
-                    waiting.push(pid);
-                }
-                Some(_) => gone.push(pid),
-            }
-        }
-        self.retired = waiting;
-        gone
-    }
-
     /// Process events that the kernel dropped.
     #[must_use]
     pub fn events_lost(&self) -> u64 {
@@ -736,16 +678,6 @@ fn retire_table(process: &mut Process, snapshots: &mut HashMap<u32, Snapshot>, t
     {
         snapshot.stale_from_ns.get_or_insert(time_ns);
     }
-}
-
-/// Whether this is so long ago that no sample from before is still on its way.
-const fn is_old(time_ns: u64, now_ns: u64) -> bool {
-    time_ns + AFTERLIFE_NS < now_ns
-}
-
-/// The threads of a process, with a first one that has ended.
-fn threads(pid: Pid) -> usize {
-    std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count)
 }
 
 /// The vsyscall page lies in the kernel's half, where the search of mapping tables ends.
