@@ -9,7 +9,7 @@
 pub enum Counter {
     /// The tick fell on a target.
     Due = 0,
-    /// The tick fell on another task, or on an idle CPU.
+    /// The tick fell on another task, or on an idle CPU whose ticks run the program.
     Elsewhere = 1,
     /// A due sample found no room in the sample ring.
     LostRingFull = 2,

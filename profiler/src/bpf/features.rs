@@ -4,7 +4,7 @@
 //! In: a [`Feature`]. Out: an [`Answer`]; and of it all at once, a [`Trial`].
 
 use std::{
-    fmt, thread,
+    fmt, hint,
     time::{Duration, Instant},
 };
 
@@ -18,7 +18,7 @@ use profiler_common::config::{TargetKey, TargetKind};
 use super::{
     BpfError, Flavour, Sampler, Settings, Stacks,
     btf::{Btf, BtfError},
-    perf::PerfEvent,
+    perf::{IdleTicks, PerfEvent},
     ticks,
 };
 use crate::target::Follow;
@@ -116,7 +116,7 @@ fn clock() -> Answer {
     };
     let refused = cpus
         .into_iter()
-        .find_map(|cpu| PerfEvent::cpu_clock(cpu, TRIED_PERIOD_NS).err());
+        .find_map(|cpu| PerfEvent::cpu_clock(cpu, TRIED_PERIOD_NS, IdleTicks::LeftOut).err());
     match refused {
         None => Answer::Works,
         Some(error) => error.raw_os_error().map_or(Answer::Lacks, Answer::Refuses),
@@ -155,6 +155,14 @@ pub struct Trial {
     pub ticks: u64,
 }
 
+/// Uses the CPU for so long: an idle one's ticks run nothing.
+fn stay_busy(time: Duration) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        hint::spin_loop();
+    }
+}
+
 /// Loads the programs and runs the clocks, as every recording does, until they ticked, at most for
 /// `patience`. This process is its only target.
 ///
@@ -179,7 +187,7 @@ pub fn trial(patience: Duration) -> Result<Trial, BpfError> {
     sampler.enable()?;
     let deadline = Instant::now() + patience;
     let counts = loop {
-        thread::sleep(LOOK);
+        stay_busy(LOOK);
         let counts = sampler.counts()?;
         if counts.due + counts.elsewhere > 0 || Instant::now() >= deadline {
             break counts;

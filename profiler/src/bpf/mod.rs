@@ -9,6 +9,7 @@ mod decode;
 mod error;
 mod features;
 mod feeder;
+mod idle;
 mod memory;
 mod perf;
 mod stream;
@@ -186,7 +187,7 @@ pub struct Counts {
     pub excess: u64,
     /// Ticks that fell on targets.
     pub due: u64,
-    /// Ticks that fell elsewhere.
+    /// Ticks that fell elsewhere, and on idle CPUs.
     pub elsewhere: u64,
     /// Due samples that found the ring full.
     pub ring_full: u64,
@@ -402,13 +403,17 @@ impl Sampler {
             .zip(due.iter().zip(&elsewhere))
             .map(|(cpu, (due, elsewhere))| (cpu, due + elsewhere))
             .collect();
-        let (ticks, excess) = reconcile(&self.clocks.due(), &runs);
+        let Reconciled {
+            ticks,
+            idle,
+            excess,
+        } = reconcile(&self.clocks.due(), &runs);
         Ok(Counts {
             sampled: self.clocks.longest(),
             ticks,
             excess,
             due: due.iter().sum(),
-            elsewhere: elsewhere.iter().sum(),
+            elsewhere: elsewhere.iter().sum::<u64>() + idle,
             ring_full: total(Counter::LostRingFull)?,
             no_scratch: total(Counter::LostNoScratch)?,
             undecodable: self.undecodable,
@@ -455,16 +460,29 @@ impl Sampler {
     }
 }
 
-/// Ticks in all, and runs beyond what the clocks allow. A clock's last tick may be counted before
-/// its time is: that is within one a clock, and the runs are right.
-fn reconcile(due: &BTreeMap<u32, ticks::DueTicks>, runs: &BTreeMap<u32, u64>) -> (u64, u64) {
-    let (mut ticks, mut excess) = (0, 0);
+/// What the clocks and the runs of the program say together.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Reconciled {
+    /// Ticks in all.
+    ticks: u64,
+    /// Those that ran nothing, as their CPU was idle.
+    idle: u64,
+    /// Runs beyond what the clocks allow.
+    excess: u64,
+}
+
+/// A clock's last tick may be counted before its time is: that is within one a clock, and the runs are
+/// right. Idle time is in larger units, and never more than the runs leave.
+fn reconcile(due: &BTreeMap<u32, ticks::DueTicks>, runs: &BTreeMap<u32, u64>) -> Reconciled {
+    let mut sum = Reconciled::default();
     for (cpu, runs) in runs {
         let due = due.get(cpu).copied().unwrap_or_default();
-        ticks += due.ticks.max(*runs);
-        excess += runs.saturating_sub(due.ticks + due.clocks);
+        let ticks = due.ticks.max(*runs);
+        sum.ticks += ticks;
+        sum.idle += due.idle.min(ticks - runs);
+        sum.excess += runs.saturating_sub(due.ticks + due.clocks);
     }
-    (ticks, excess)
+    sum
 }
 
 fn ring_bytes(period_ns: u64, cpus: usize) -> usize {
@@ -647,36 +665,40 @@ fn take(bpf: &mut Ebpf, name: &'static str) -> Result<maps::Map, BpfError> {
 mod tests {
     use super::{ticks::DueTicks, *};
 
+    /// Reconciles a CPU whose clock says 100 ticks, `idle` of them idle, with so many runs, beside a CPU
+    /// that is always busy.
+    #[track_caller]
+    fn check_reconcile(idle: u64, runs: u64, [ticks, idle_ticks, excess]: [u64; 3]) {
+        let due = |ticks, idle| DueTicks {
+            ticks,
+            idle,
+            clocks: 1,
+        };
+        let due = BTreeMap::from([(0, due(100, idle)), (1, due(50, 0))]);
+        let expected = Reconciled {
+            ticks: ticks + 50,
+            idle: idle_ticks,
+            excess,
+        };
+        assert_eq!(
+            reconcile(&due, &BTreeMap::from([(0, runs), (1, 50)])),
+            expected
+        );
+    }
+
     #[test]
     fn ticks_are_the_clocks_or_the_runs_within_one_a_clock() {
-        let due = BTreeMap::from([
-            (
-                0,
-                DueTicks {
-                    ticks: 100,
-                    clocks: 1,
-                },
-            ),
-            (
-                1,
-                DueTicks {
-                    ticks: 50,
-                    clocks: 1,
-                },
-            ),
-        ]);
-        assert_eq!(
-            reconcile(&due, &BTreeMap::from([(0, 98), (1, 50)])),
-            (150, 0)
-        );
-        assert_eq!(
-            reconcile(&due, &BTreeMap::from([(0, 101), (1, 50)])),
-            (151, 0)
-        );
-        assert_eq!(
-            reconcile(&due, &BTreeMap::from([(0, 103), (1, 50)])),
-            (153, 2)
-        );
+        check_reconcile(0, 98, [100, 0, 0]);
+        check_reconcile(0, 101, [101, 0, 0]);
+        check_reconcile(0, 103, [103, 0, 2]);
+    }
+
+    #[test]
+    fn idle_ticks_are_at_most_what_the_runs_leave() {
+        check_reconcile(60, 30, [100, 60, 0]);
+        check_reconcile(60, 40, [100, 60, 0]);
+        check_reconcile(70, 40, [100, 60, 0]);
+        check_reconcile(70, 101, [101, 0, 0]);
     }
 
     #[test]

@@ -27,17 +27,27 @@ const PERF_EVENT_IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
 const DATA_HEAD: usize = 1024;
 const DATA_TAIL: usize = 1032;
 
+/// What a clock does when its CPU is idle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum IdleTicks {
+    /// It runs the program.
+    Taken,
+    /// It goes on, and runs nothing.
+    LeftOut,
+}
+
 /// An open perf event on one CPU.
 #[derive(Debug)]
 pub(super) struct PerfEvent(File);
 
 impl PerfEvent {
     /// A clock that ticks every `period_ns` on `cpu`, whatever runs there. Not yet enabled.
-    pub(super) fn cpu_clock(cpu: u32, period_ns: u64) -> io::Result<Self> {
+    pub(super) fn cpu_clock(cpu: u32, period_ns: u64, idle: IdleTicks) -> io::Result<Self> {
         let mut attr = attr(PERF_COUNT_SW_CPU_CLOCK);
         attr.__bindgen_anon_1.sample_period = period_ns;
         attr.read_format = PERF_FORMAT_TOTAL_TIME_ENABLED;
         attr.set_disabled(1);
+        attr.set_exclude_idle(u64::from(idle == IdleTicks::LeftOut));
         Self::open(&attr, cpu)
     }
 

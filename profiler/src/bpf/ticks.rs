@@ -4,6 +4,10 @@
 //! enabled. So the time for which the kernel says it was enabled, over the period, is the number
 //! of ticks there should have been, whatever arrived. A clock whose period is changed stands still
 //! meanwhile and starts anew, so this holds for each part of its time.
+//!
+//! Ticks of an idle CPU run nothing: they would cost time, the kernel throttles an event that goes off
+//! too often between two ticks of its own, which an idle CPU has few of, and there are hypervisors
+//! under which they never come. How many there were is the kernel's idle time over the period.
 
 use std::{
     collections::BTreeMap,
@@ -12,7 +16,10 @@ use std::{
     time::Duration,
 };
 
-use super::{BpfError, now_ns, perf::PerfEvent};
+use super::{
+    BpfError, idle, now_ns,
+    perf::{IdleTicks, PerfEvent},
+};
 
 const ONLINE_CPUS: &str = "/sys/devices/system/cpu/online";
 
@@ -36,6 +43,11 @@ struct Clock {
     enabled_ns: u64,
     /// What `enabled_ns` was when the period was last changed.
     since_ns: u64,
+    idle_ticks: IdleTicks,
+    /// The CPU's idle time, as last read.
+    idle_ns: u64,
+    /// What `idle_ns` was when the clock was enabled, or its period last changed.
+    idle_since_ns: u64,
     /// Ticks that were due with earlier periods.
     earlier: DueTicks,
 }
@@ -57,15 +69,22 @@ impl Clocks {
             stopped: Vec::new(),
             periods: BTreeMap::new(),
         };
+        let idle_by_cpu = idle::by_cpu();
         for cpu in online_cpus()? {
-            clocks.add(cpu)?;
+            clocks.add(cpu, idle_by_cpu.get(&cpu).copied())?;
         }
         Ok(clocks)
     }
 
-    fn add(&mut self, cpu: u32) -> Result<(), BpfError> {
+    /// Opens the clock of a CPU that has been idle for so long.
+    fn add(&mut self, cpu: u32, idle_ns: Option<u64>) -> Result<(), BpfError> {
         let refused = |source| BpfError::Event { cpu, source };
-        let event = PerfEvent::cpu_clock(cpu, self.period_ns).map_err(refused)?;
+        let idle_ticks = match idle_ns {
+            Some(_) => IdleTicks::LeftOut,
+            None => IdleTicks::Taken,
+        };
+        let idle_ns = idle_ns.unwrap_or(0);
+        let event = PerfEvent::cpu_clock(cpu, self.period_ns, idle_ticks).map_err(refused)?;
         event.set_program(self.program.as_fd()).map_err(refused)?;
         self.running.push(Clock {
             cpu,
@@ -73,6 +92,9 @@ impl Clocks {
             period_ns: self.period_ns,
             enabled_ns: 0,
             since_ns: 0,
+            idle_ticks,
+            idle_ns,
+            idle_since_ns: idle_ns,
             earlier: DueTicks::default(),
         });
         let periods = self.periods.entry(cpu).or_default();
@@ -85,8 +107,11 @@ impl Clocks {
     }
 
     /// Starts the clocks.
-    pub(super) fn enable(&self) -> Result<(), BpfError> {
-        for clock in &self.running {
+    pub(super) fn enable(&mut self) -> Result<(), BpfError> {
+        let idle_by_cpu = idle::by_cpu();
+        for clock in &mut self.running {
+            clock.idle_until(&idle_by_cpu);
+            clock.idle_since_ns = clock.idle_ns;
             clock.event.enable().map_err(|source| BpfError::Event {
                 cpu: clock.cpu,
                 source,
@@ -102,11 +127,20 @@ impl Clocks {
             let _ = clock.event.disable();
             clock.read();
         }
+        self.read_idle();
+    }
+
+    fn read_idle(&mut self) {
+        let idle_by_cpu = idle::by_cpu();
+        for clock in &mut self.running {
+            clock.idle_until(&idle_by_cpu);
+        }
     }
 
     /// Has all clocks tick with another period. Each stands still for the change, some microseconds.
     pub(super) fn change_period(&mut self, period_ns: u64) -> Result<(), BpfError> {
         let mut refused = None;
+        self.read_idle();
         for clock in &mut self.running {
             match clock.change_period(period_ns) {
                 Ok(at_ns) => {
@@ -147,8 +181,9 @@ impl Clocks {
             if self.running.iter().any(|clock| clock.cpu == cpu) {
                 continue;
             }
+            let idle_ns = idle::by_cpu().get(&cpu).copied();
             // A CPU may go again before its clock is open: the next call finds out.
-            if self.add(cpu).is_ok() {
+            if self.add(cpu, idle_ns).is_ok() {
                 let clock = self.running.last().expect("just added");
                 clock
                     .event
@@ -183,6 +218,9 @@ impl Clocks {
 pub(super) struct DueTicks {
     /// By the clocks' own time over their period.
     pub(super) ticks: u64,
+    /// Those of them that the CPU was idle at, by its idle time over the period, where they run
+    /// nothing.
+    pub(super) idle: u64,
     /// Clocks there were, or parts of their time; each may be off by one tick.
     pub(super) clocks: u64,
 }
@@ -190,6 +228,7 @@ pub(super) struct DueTicks {
 impl DueTicks {
     fn add(&mut self, other: Self) {
         self.ticks += other.ticks;
+        self.idle += other.idle;
         self.clocks += other.clocks;
     }
 }
@@ -199,8 +238,18 @@ impl Clock {
     fn latest(&self) -> DueTicks {
         DueTicks {
             ticks: (self.enabled_ns - self.since_ns) / self.period_ns,
+            idle: match self.idle_ticks {
+                IdleTicks::LeftOut => (self.idle_ns - self.idle_since_ns) / self.period_ns,
+                IdleTicks::Taken => 0,
+            },
             clocks: 1,
         }
+    }
+
+    /// Takes the idle time. What a CPU that has gone is said to have, if anything, is kept.
+    fn idle_until(&mut self, idle_by_cpu: &BTreeMap<u32, u64>) {
+        let idle_ns = idle_by_cpu.get(&self.cpu).copied();
+        self.idle_ns = self.idle_ns.max(idle_ns.unwrap_or(0));
     }
 
     /// Gives it another period, and says when it stood still for that.
@@ -212,6 +261,7 @@ impl Clock {
         if changed.is_ok() {
             self.earlier.add(self.latest());
             self.since_ns = self.enabled_ns;
+            self.idle_since_ns = self.idle_ns;
             self.period_ns = period_ns;
         }
         self.event.enable()?;

@@ -70,7 +70,8 @@ fn a_lowered_frequency_keeps_the_account_exact_and_the_time_true() {
     assert!(first.after > Duration::from_secs(2), "{first}");
     assert_eq!(account.flaw(), None, "{account}");
     assert_eq!(account.lost(), 0, "{account}");
-    assert!(account.missed() * 50 <= account.ticks, "{account}");
+    // A period that was forgotten would double the ticks; idle CPUs miss some hundredths.
+    assert!(account.missed() * 10 <= account.ticks, "{account}");
     assert_eq!(profile.values, Values::EventsAndWeight);
     let events: u64 = profile.samples().map(|sample| sample.events).sum();
     assert_eq!(events, account.kept);
