@@ -8,10 +8,17 @@ use crate::{bpf::Tables, target::Pid};
 /// How long what is known of an ended process is kept: events and samples of different CPUs arrive
 /// within one poll of each other.
 const AFTERLIFE_NS: u64 = 5_000_000_000;
+/// How often those are looked for: in a storm of forks there are tens of thousands.
+const SWEEP_NS: u64 = 500_000_000;
 
 impl Processes {
-    /// Forgets processes that ended a while ago, and tables that nobody can have used since.
+    /// Forgets processes that ended a while ago, and tables that nobody can have used since, if it did
+    /// not do so just now.
     pub(super) fn sweep(&mut self, now_ns: u64, tables: &mut Tables) -> Vec<Pid> {
+        if now_ns < self.last_sweep_ns + SWEEP_NS {
+            return Vec::new();
+        }
+        self.last_sweep_ns = now_ns;
         let gone = self.gone(now_ns, threads);
         for pid in &gone {
             tables.withdraw(*pid);
@@ -53,6 +60,7 @@ impl Processes {
                 _ if threads(pid) > 1 => {
                     process.ended_ns = None;
                     process.is_outlived = true;
+                    self.wanting.insert(pid);
                     waiting.push(pid);
                 }
                 None => {

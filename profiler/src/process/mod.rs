@@ -177,6 +177,8 @@ struct Snapshot {
 pub struct Processes {
     scope: Scope,
     processes: HashMap<Pid, Process>,
+    /// Processes that are to be looked at when tables are next published: few of many.
+    wanting: HashSet<Pid>,
     snapshots: HashMap<u32, Snapshot>,
     retired: Vec<Pid>,
     events_lost: u64,
@@ -184,6 +186,7 @@ pub struct Processes {
     turns: HashMap<Pid, u64>,
     this_batch_ns: u64,
     last_batch_ns: u64,
+    last_sweep_ns: u64,
 }
 
 impl Processes {
@@ -193,12 +196,14 @@ impl Processes {
         Self {
             scope,
             processes: HashMap::default(),
+            wanting: HashSet::default(),
             snapshots: HashMap::default(),
             retired: Vec::new(),
             events_lost: 0,
             turns: HashMap::default(),
             this_batch_ns: 0,
             last_batch_ns: 0,
+            last_sweep_ns: 0,
         }
     }
 
@@ -221,6 +226,7 @@ impl Processes {
             wants_table: true,
             ..Process::default()
         };
+        self.wanting.insert(pid);
         Ok(())
     }
 
@@ -369,6 +375,7 @@ impl Processes {
             self.outdate(pid, time_ns);
         } else if process.generation.is_some() {
             process.wants_table = true;
+            self.wanting.insert(pid);
         }
     }
 
@@ -379,6 +386,7 @@ impl Processes {
         };
         process.is_outdated = true;
         process.wants_table |= process.generation.is_some() || process.armed_ns.take().is_some();
+        self.wanting.insert(pid);
         if let Some(snapshot) = process
             .generation
             .and_then(|generation| self.snapshots.get_mut(&generation))
@@ -408,6 +416,9 @@ impl Processes {
             && process.ended_ns.is_none()
         {
             process.wants_table |= process.generation.is_none() && process.armed_ns.is_none();
+            if process.wants_table {
+                self.wanting.insert(sample.pid);
+            }
         }
         let is_unknown = |place: &UserPlace| matches!(place, UserPlace::Unknown(_));
         if stack.stop == StopReason::UnknownCode || stack.places.iter().any(is_unknown) {
@@ -422,6 +433,9 @@ impl Processes {
         if let Some(process) = self.processes.get_mut(&sample.pid) {
             let is_old = process.known_from_ns + RESCAN_NS < now_ns;
             process.wants_scan |= process.ended_ns.is_none() && is_old;
+            if process.wants_scan {
+                self.wanting.insert(sample.pid);
+            }
         }
     }
 
@@ -519,48 +533,18 @@ impl Processes {
         residency: &mut Residency,
         objects: &mut Objects,
     ) -> Vec<Pid> {
-        let PublishTimes { now_ns, seen_ns } = times;
-        let lacking = self
-            .processes
-            .iter_mut()
-            .filter_map(|(pid, process)| std::mem::take(&mut process.wants_scan).then_some(*pid));
-        for pid in lacking.collect::<Vec<Pid>>() {
-            let _ = self.scan_for(pid, self.this_batch_ns, now_ns, objects);
+        let now_ns = times.now_ns;
+        let wanting: Vec<Pid> = self.wanting.drain().collect();
+        for pid in &wanting {
+            let process = self.processes.get_mut(pid);
+            if process.is_some_and(|process| std::mem::take(&mut process.wants_scan)) {
+                let _ = self.scan_for(*pid, self.this_batch_ns, now_ns, objects);
+            }
         }
-        for (pid, process) in &mut self.processes {
-            if process.ended_ns.is_some() {
-                continue;
-            }
-            if process.armed_ns.is_some_and(|armed_ns| armed_ns < seen_ns) {
-                use_table(*pid, process, tables, &mut self.snapshots);
-            }
-            if !process.wants_table || process.armed_ns.is_some() {
-                continue;
-            }
-            process.wants_table = false;
-            let entries: Vec<MappingEntry> = process
-                .space
-                .iter()
-                .map(|mapping| {
-                    let slot = mapping
-                        .object
-                        .and_then(|object| residency.slot(object, tables))
-                        .map_or(NO_SLOT, crate::bpf::Slot::get);
-                    entry_of(mapping, slot, objects)
-                })
-                .collect();
-            let is_outdated = std::mem::take(&mut process.is_outdated);
-            let had_table = process.generation.is_some() && !is_outdated;
-            retire_table(process, &mut self.snapshots, now_ns);
-            // What the old table has still holds, so the kernel side need not stop using one.
-            let extended = had_table.then(|| tables.extend(*pid, &entries)).flatten();
-            match extended {
-                Some(generation) => in_use(*pid, process, generation, &mut self.snapshots),
-                None => {
-                    process.armed_ns = tables.arm(*pid, &entries);
-                    process.wants_table = process.armed_ns.is_none() && tables.is_growing();
-                }
-            }
+        for pid in wanting {
+            self.publish_one(pid, times, tables, |process, tables| {
+                entries_of(&process.space, tables, residency, objects)
+            });
         }
         let gone = self.sweep(now_ns, tables);
         let mapped = || {
@@ -574,6 +558,43 @@ impl Processes {
         }
         objects.shed(mapped);
         gone
+    }
+
+    /// Gives the kernel side the table of a process that it lacks.
+    fn publish_one(
+        &mut self,
+        pid: Pid,
+        times: PublishTimes,
+        tables: &mut Tables,
+        entries: impl FnOnce(&Process, &mut Tables) -> Vec<MappingEntry>,
+    ) {
+        let PublishTimes { now_ns, seen_ns } = times;
+        let process = self.processes.get_mut(&pid);
+        let Some(process) = process.filter(|process| process.ended_ns.is_none()) else {
+            return;
+        };
+        if process.armed_ns.is_some_and(|armed_ns| armed_ns < seen_ns) {
+            use_table(pid, process, tables, &mut self.snapshots);
+        }
+        if process.wants_table && process.armed_ns.is_none() {
+            process.wants_table = false;
+            let entries = entries(process, tables);
+            let is_outdated = std::mem::take(&mut process.is_outdated);
+            let had_table = process.generation.is_some() && !is_outdated;
+            retire_table(process, &mut self.snapshots, now_ns);
+            // What the old table has still holds, so the kernel side need not stop using one.
+            let extended = had_table.then(|| tables.extend(pid, &entries)).flatten();
+            match extended {
+                Some(generation) => in_use(pid, process, generation, &mut self.snapshots),
+                None => {
+                    process.armed_ns = tables.arm(pid, &entries);
+                    process.wants_table = process.armed_ns.is_none() && tables.is_growing();
+                }
+            }
+        }
+        if process.wants_table || process.armed_ns.is_some() {
+            self.wanting.insert(pid);
+        }
     }
 
     /// The objects that a process maps.
@@ -715,6 +736,23 @@ fn mapping_of(pid: Pid, row: &MapRow, objects: &mut Objects) -> Mapping {
         bias,
         path: Arc::from(row.path.as_str()),
     }
+}
+
+/// The mapping table of a space.
+fn entries_of(
+    space: &Space,
+    tables: &mut Tables,
+    residency: &mut Residency,
+    objects: &Objects,
+) -> Vec<MappingEntry> {
+    let entry = |mapping: &Mapping| {
+        let slot = mapping
+            .object
+            .and_then(|object| residency.slot(object, tables))
+            .map_or(NO_SLOT, crate::bpf::Slot::get);
+        entry_of(mapping, slot, objects)
+    };
+    space.iter().map(entry).collect()
 }
 
 fn entry_of(mapping: &Mapping, slot: u32, objects: &Objects) -> MappingEntry {

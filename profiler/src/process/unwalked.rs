@@ -54,6 +54,9 @@ impl Processes {
         let has_table = process.armed_ns.is_some()
             || (sample.generation != 0 && process.generation == Some(sample.generation));
         process.wants_table |= process.ended_ns.is_none() && !has_table;
+        if process.wants_table {
+            self.wanting.insert(sample.pid);
+        }
         if let Some(unwalked) = &sample.unwalked {
             process.settle(Registers::of(&unwalked.registers).pc);
         }
