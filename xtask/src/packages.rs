@@ -125,11 +125,18 @@ const MACHINES: [Needed; 6] = [
 ];
 
 /// What makes the load that a recording is measured under.
-const LOADS: [Needed; 1] = [Needed {
-    program: "stress-ng",
-    packages: &["stress-ng"],
-    reason: "load that forks, switches and maps",
-}];
+const LOADS: [Needed; 2] = [
+    Needed {
+        program: "stress-ng",
+        packages: &["stress-ng"],
+        reason: "load that forks, switches and maps",
+    },
+    Needed {
+        program: "perf",
+        packages: &["linux-perf"],
+        reason: "clocks that take no stacks, to compare with",
+    },
+];
 
 /// Makes sure that every program the tests call is there.
 pub(crate) fn ensure_for_tests() -> Result<()> {

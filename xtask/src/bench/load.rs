@@ -3,18 +3,25 @@
 //! `docs/reliability.md`.
 //!
 //! Runs without and with a recording take turns in one session, so that what else goes on here is in
-//! both.
+//! both. A third kind of run tells what the clocks take by themselves: perf has the same ones, and
+//! notes an address at each tick.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 
 use super::{
     host,
     receipt::{Account, Receipt},
-    recording::{Recorded, Recording},
+    recording::{FREQUENCY, Recorded, Recording},
     report::{Markdown, figure, geometric_mean, mebibytes, median, range, spread},
     stress::{self, STRESSORS, Stressor},
+    target::Running,
 };
 use crate::{
     packages,
@@ -31,6 +38,8 @@ const SECTION: Section = Section {
 };
 /// A recording that nobody stops ends so long after its load should have, in seconds.
 const SLACK: u32 = 60;
+/// How long perf may take to start its clocks.
+const CLOCKS_START: Duration = Duration::from_secs(1);
 
 /// How much to run.
 #[derive(Clone, Debug)]
@@ -57,6 +66,8 @@ struct Series {
     stressor: Stressor,
     /// Operations per second of real time.
     without: Vec<f64>,
+    /// With the clocks alone.
+    clocks: Vec<f64>,
     with: Vec<Observed>,
 }
 
@@ -104,7 +115,7 @@ impl Bench {
             format!("- {}", host::machine()?),
             format!("- {}", host::version(&self.ebpfprof)?),
             format!(
-                "- {}, {} workers of one kind at a time, {rounds} runs of {} s without and {rounds} with a recording, in turns",
+                "- {}, {} workers of one kind at a time, {rounds} runs of {} s without, with the clocks alone and with a recording each, in turns",
                 stress::version()?,
                 self.workers,
                 self.seconds
@@ -114,20 +125,23 @@ impl Bench {
         Ok(lines.join("\n"))
     }
 
-    /// Runs one kind of load so often without and with a recording: without, with, with, without.
+    /// Runs one kind of load so often in each way: without, clocks, with; with, clocks, without.
     fn series(&self, stressor: Stressor, rounds: u32) -> Result<Series> {
         let mut series = Series {
             stressor,
             without: Vec::new(),
+            clocks: Vec::new(),
             with: Vec::new(),
         };
         for round in 0..rounds {
             eprintln!("load: {}, round {} of {rounds}", stressor.name, round + 1);
             if round % 2 == 0 {
                 series.without.push(self.alone(stressor)?);
+                series.clocks.push(self.beside_clocks(stressor)?);
                 series.with.push(self.observed(stressor)?);
             } else {
                 series.with.push(self.observed(stressor)?);
+                series.clocks.push(self.beside_clocks(stressor)?);
                 series.without.push(self.alone(stressor)?);
             }
         }
@@ -136,6 +150,26 @@ impl Bench {
 
     fn alone(&self, stressor: Stressor) -> Result<f64> {
         stressor.run(self.workers, self.seconds, self.folder())
+    }
+
+    fn beside_clocks(&self, stressor: Stressor) -> Result<f64> {
+        let period_ns = 1_000_000_000 / FREQUENCY;
+        let mut perf = Command::new("perf");
+        perf.args(["record", "--quiet", "--event", "cpu-clock", "--all-cpus"])
+            .args(["--count", &period_ns.to_string()])
+            .args(["--output", "/dev/null"])
+            .current_dir(self.folder());
+        let mut clocks = Running::start_heard(&mut perf)?;
+        thread::sleep(CLOCKS_START);
+        let operations = self.alone(stressor)?;
+        if let Some(status) = clocks.ended()? {
+            bail!("perf ended before the load: {status}");
+        }
+        clocks.interrupt()?;
+        while clocks.ended()?.is_none() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(operations)
     }
 
     fn observed(&self, stressor: Stressor) -> Result<Observed> {
@@ -174,6 +208,16 @@ impl Series {
         Some(median(&self.operations())? / median(&self.without)?)
     }
 
+    /// What the clocks alone leave of it.
+    fn ratio_of_clocks(&self) -> Option<f64> {
+        Some(median(&self.clocks)? / median(&self.without)?)
+    }
+
+    /// What a recording leaves of what the clocks leave.
+    fn ratio_to_clocks(&self) -> Option<f64> {
+        Some(median(&self.operations())? / median(&self.clocks)?)
+    }
+
     /// What is left of it in each round. Its two runs follow each other.
     fn ratios(&self) -> Vec<f64> {
         let pairs = self.operations().into_iter().zip(&self.without);
@@ -200,6 +244,8 @@ fn speed(all: &[Series]) -> String {
         "with a recording",
         "what is left",
         "in each round",
+        "what clocks alone leave",
+        "of that a recording leaves",
     ]);
     for series in all {
         table.push(vec![
@@ -208,11 +254,22 @@ fn speed(all: &[Series]) -> String {
             spread(&series.operations(), 0),
             figure(series.ratio(), 3),
             range(&series.ratios(), 3),
+            figure(series.ratio_of_clocks(), 3),
+            figure(series.ratio_to_clocks(), 3),
         ]);
     }
-    let ratios: Vec<f64> = all.iter().filter_map(Series::ratio).collect();
-    let mean = figure(geometric_mean(&ratios), 3);
-    format!("{table}\nWhat is left of all of them, as the geometric mean: {mean}.\n")
+    let mean = |of: fn(&Series) -> Option<f64>| {
+        let ratios: Vec<f64> = all.iter().filter_map(of).collect();
+        figure(geometric_mean(&ratios), 3)
+    };
+    let [left, clocks, of_that] = [
+        mean(Series::ratio),
+        mean(Series::ratio_of_clocks),
+        mean(Series::ratio_to_clocks),
+    ];
+    format!(
+        "{table}\nAs geometric means: a recording leaves {left} of the load, the clocks alone leave {clocks}, and a recording leaves {of_that} of that.\n"
+    )
 }
 
 /// What the recordings said.
@@ -282,6 +339,7 @@ mod tests {
         let series = Series {
             stressor: STRESSORS[0],
             without: vec![100.0, 200.0, 400.0],
+            clocks: vec![190.0, 380.0, 95.0],
             with: [90.0, 190.0, 300.0].map(observed).into(),
         };
         assert_eq!(series.ratio(), Some(0.95));
@@ -289,6 +347,7 @@ mod tests {
         assert!(series.flaws().is_empty());
         let text = speed(&[series]);
         assert!(text.contains("200 (100..400)"), "{text}");
-        assert!(text.contains("geometric mean: 0.950."), "{text}");
+        let means = "leaves 0.950 of the load, the clocks alone leave 0.950, and a recording leaves 1.000 of that";
+        assert!(text.contains(means), "{text}");
     }
 }
