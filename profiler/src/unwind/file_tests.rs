@@ -150,16 +150,24 @@ fn words(words: &[u64]) -> Vec<u8> {
 
 /// A `.debug_frame` for the first bytes of the code, with a CFA this many bytes above rsp.
 fn debug_frame(code_bytes: u64, cfa: u8) -> Vec<u8> {
+    debug_frame_of(&[(CODE, code_bytes)], cfa)
+}
+
+/// A `.debug_frame` for functions, by their addresses and lengths.
+fn debug_frame_of(functions: &[(u64, u64)], cfa: u8) -> Vec<u8> {
     let mut shared = u32::MAX.to_le_bytes().to_vec();
     // Version 1, no augmentation, factors 1 and -8, register 16; CFA rsp and offset, RA at CFA-8.
     shared.extend([1, 0, 1, 0x78, 16, 0x0c, 7, cfa, 0x90, 1, 0, 0]);
-    let mut function = 0u32.to_le_bytes().to_vec();
-    function.extend(words(&[CODE, code_bytes]));
-    let entries = [shared, function].map(|entry| {
+    let functions = functions.iter().map(|(start, bytes)| {
+        let mut function = 0u32.to_le_bytes().to_vec();
+        function.extend(words(&[*start, *bytes]));
+        function
+    });
+    let entries = std::iter::once(shared).chain(functions).map(|entry| {
         let length = (entry.len() as u32).to_le_bytes();
         [&length[..], &entry[..]].concat()
     });
-    entries.concat()
+    entries.collect::<Vec<_>>().concat()
 }
 
 fn rule(cfa: i32) -> Rule {
@@ -371,6 +379,40 @@ fn a_debug_file_is_found_by_build_id() {
     // It must have the build id itself, and nothing is looked for without one.
     check_found(program(), &unmarked, &place, None);
     check_found(Elf::program(), &marked, &place, None);
+}
+
+/// The file without section headers: its one segment of code is all of it, from address 0 on.
+fn stripped_of_headers(elf: Elf) -> File {
+    let mut bytes = elf.bytes();
+    // `e_shoff`, then the segment's offset, addresses and length in the file.
+    bytes[40..48].fill(0);
+    bytes[72..96].fill(0);
+    let length = words(&[bytes.len() as u64]);
+    bytes[96..104].copy_from_slice(&length);
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&bytes).unwrap();
+    file
+}
+
+#[test]
+fn what_the_linker_dropped_is_not_described_though_a_segment_begins_at_address_0() {
+    let folder = TempDir::new().unwrap();
+    let place = format!(".build-id/ab/{}.debug", "ab".repeat(19));
+    let path = folder.path().join(place);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let frames = debug_frame_of(&[(0, 0x100), (0x80, 0x20)], 24);
+    let debug = Elf::debug_file()
+        .with(".debug_frame", 0, frames)
+        .with_build_id();
+    fs::write(&path, debug.bytes()).unwrap();
+    let object = stripped_of_headers(Elf::program().with_build_id());
+    let sections = Sections::found_below(folder.path(), &object, None).unwrap();
+    let table = Table::of_sections(&sections);
+    let ranges: Vec<(u64, u64, Rule)> = table.ranges().collect();
+    assert_eq!(
+        ranges,
+        [(0, 0x80, Rule::NoInformation), (0x80, 0xa0, rule(24))]
+    );
 }
 
 #[test]

@@ -28,6 +28,8 @@ use crate::object::{
 pub const MOST_FRAME_BYTES: u64 = 64 << 20;
 /// No ELF address of code is at or above this: an index counts buckets of 256 bytes in 32 bits.
 const MOST_ADDRESS: u64 = 1 << 40;
+/// Bytes of the head of an ELF file, which are the first in it. Source: System V ABI, chapter 4.
+const HEAD_BYTES: u64 = 64;
 /// Bytes of `.eh_frame_hdr` that tell where `.eh_frame` is.
 /// Source: Linux Standard Base, section 10.6.2.
 const HDR_BYTES: u64 = 32;
@@ -364,15 +366,17 @@ fn code_of_section(section: &SectionHeader64<Little>) -> Option<CodeRange> {
     })
 }
 
+/// The code of a segment that holds some: without the head of the file, which is never run.
 fn code_of_segment(segment: &ProgramHeader64<Little>) -> Option<CodeRange> {
     let is_code =
         segment.p_type(Little) == elf::PT_LOAD && segment.p_flags(Little).0 & elf::PF_X.0 != 0;
+    // What the linker dropped is described at address 0, where the head of a shared object is.
+    let start = segment.p_vaddr(Little);
+    let head_bytes = HEAD_BYTES.saturating_sub(segment.p_offset(Little));
     is_code.then(|| CodeRange {
-        start: segment.p_vaddr(Little),
-        end: segment
-            .p_vaddr(Little)
-            .saturating_add(segment.p_filesz(Little)),
-        file_offset: segment.p_offset(Little),
+        start: start.saturating_add(head_bytes),
+        end: start.saturating_add(segment.p_filesz(Little)),
+        file_offset: segment.p_offset(Little).saturating_add(head_bytes),
     })
 }
 

@@ -330,6 +330,27 @@ fn functions_outside_of_the_code_are_none() {
     assert_eq!(last, (CODE + 0xf_fff0, CODE + 0x10_0000, sp(8)));
 }
 
+#[test]
+fn code_at_address_0_has_its_rules_and_what_wraps_around_has_none() {
+    let mut sections = Frames::eh()
+        .function(0u64.wrapping_sub(CODE), 0x10, &[])
+        .sections();
+    sections.code[0] = CodeRange {
+        start: 0,
+        end: 0x1000,
+        file_offset: 0x1000,
+    };
+    let table = Table::of_sections(&sections);
+    assert_eq!(table.ranges().collect::<Vec<_>>(), [(0, 0x10, sp(8))]);
+    let lookup = Lookup::new(&table);
+    for address in [0, 0xf] {
+        assert_eq!(lookup.rule(address), sp(8));
+    }
+    for address in [0x10, 0x100, 1 << 32, 1 << 40, u64::MAX] {
+        assert_eq!(lookup.rule(address), Rule::NoInformation);
+    }
+}
+
 /// Rows of alternating rules, one for each `step` bytes.
 fn dense(step: u8, rows: u64) -> Table {
     let mut instructions = Vec::new();
