@@ -270,7 +270,12 @@ fn check_table(table: &Table) {
             assert!(found == rule || found == Rule::NoInformation);
         }
     }
-    for address in [0, table.base().wrapping_sub(1), u64::MAX] {
+    // Outside of it there is none; address 0 may well be inside. An address that no object has must
+    // not be taken for one of the table's.
+    let end = rows.last().map_or(0, |row| u64::from(row.offset));
+    let before = table.base().checked_sub(1);
+    let outside = [table.base() + end, table.base() | 1 << 40, u64::MAX];
+    for address in outside.into_iter().chain(before) {
         assert_eq!(lookup.rule(address), Rule::NoInformation);
     }
 }

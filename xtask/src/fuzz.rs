@@ -38,8 +38,8 @@ const COVERAGE: [&str; 5] = [
 const OBJECT_TARGETS: [&str; 2] = ["object_head", "unwind_file"];
 const SECTION_TARGET: &str = "unwind_sections";
 
-/// How the objects are linked: small, and with what loaders look for; for the bare section, at the
-/// addresses that its target says.
+/// How the objects are linked: small, and with what loaders look for; those without `.eh_frame` also
+/// with code from address 0 on; for the bare section, at the addresses that its target says.
 const LINK: [&str; 7] = [
     "-shared",
     "--eh-frame-hdr",
@@ -55,6 +55,7 @@ const LINK_WITH_DEBUG_FRAME: [&str; 4] = [
     "-znoseparate-code",
     "-znorelro",
 ];
+const LINK_AT_ZERO: [&str; 4] = ["-static", "--entry=0", "--build-id=none", "-Ttext=0"];
 const LINK_AT_PLACES: [&str; 6] = [
     "-static",
     "--entry=0",
@@ -162,6 +163,8 @@ fn objects(source: &Path, scratch: &Path, corpus: &Path) -> Result<()> {
         objcopy.arg("--compress-debug-sections=zlib");
         run_command(objcopy.arg(scratch.join("whole.so")).arg(&packed))?;
         images.push(("compressed.so", read(&packed)?));
+        let zero = link(&object, &scratch.join("zero.so"), &LINK_AT_ZERO)?;
+        images.push(("zero.so", zero));
         let bytes = section(&scratch.join("whole.so"), ".debug_frame")?;
         write(&corpus.join(SECTION_TARGET), source, "bin", &bytes)?;
     }
