@@ -1,8 +1,8 @@
-//! What the loader tells the kernel side: a read-only global, and the keys of the target set.
+//! What the user side tells the kernel side: a read-only global, and what is captured for whom.
 
-use crate::limits::COMM_BYTES;
+use crate::limits::{COMM_BYTES, MAX_CAPTURES};
 
-/// What a [`TargetKey`] names. The discriminants are bits of [`ProbeConfig::filters`].
+/// What a [`TargetKey`] names. The discriminants are bits of [`Scope::filters`].
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TargetKind {
@@ -16,7 +16,12 @@ pub enum TargetKind {
     Cgroup = 8,
 }
 
-/// One target: key of the map `TARGETS`, whose value means nothing.
+/// Captures, one bit each: samples are taken for several at once.
+pub type CaptureBits = u64;
+
+const _: () = assert!(MAX_CAPTURES <= CaptureBits::BITS as usize);
+
+/// One target: key of the map `TARGETS`, whose value is the [`CaptureBits`] of those it is a target of.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TargetKey {
@@ -68,10 +73,6 @@ const _: () = assert!(
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProbeConfig {
-    /// [`TargetKind`] bits that the target set holds keys of; 0 samples every task but the idle.
-    pub filters: u32,
-    /// Bit `n`: the target set holds cgroups at level `n` of the tree.
-    pub cgroup_levels: u32,
     /// 1 to walk kernel stacks, 0 not to.
     pub kernel_stacks: u32,
     /// 1 to walk user stacks, 0 not to.
@@ -93,11 +94,37 @@ pub struct ProbeConfig {
     pub task_mm_offset: u32,
     /// Offset of `end_code` in the kernel's `struct mm_struct`, in bytes, from BTF.
     pub mm_end_code_offset: u32,
-    /// 1 to make the children of target processes targets, 0 not to.
-    pub follow_children: u32,
 }
 
-const _: () = assert!(size_of::<ProbeConfig>() == 12 * 4, "no hidden padding");
+const _: () = assert!(size_of::<ProbeConfig>() == 9 * 4, "no hidden padding");
+
+/// What is looked for at a tick: entry 0 of the map `SCOPE`. It changes while the clocks run: a reader
+/// may see one field from before a change and another from after it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scope {
+    /// Captures of every task but the idle.
+    pub everybody: CaptureBits,
+    /// Captures whose target processes' children are targets.
+    pub following: CaptureBits,
+    /// [`TargetKind`] bits that the target set holds keys of.
+    pub filters: u32,
+    /// Bit `n`: the target set holds cgroups at level `n` of the tree.
+    pub cgroup_levels: u32,
+}
+
+const _: () = assert!(size_of::<Scope>() == 3 * 8, "no hidden padding");
+
+/// What was counted for one capture on one CPU: an entry of the map `CAPTURED`. The samples that
+/// left are `due` less the losses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CapturedCounts {
+    /// Ticks that fell on a target of it.
+    pub due: u64,
+    /// Those that found no room in the sample ring.
+    pub ring_full: u64,
+}
 
 // SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
 #[cfg(feature = "user")]
@@ -105,3 +132,9 @@ unsafe impl aya::Pod for TargetKey {}
 // SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for ProbeConfig {}
+// SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for Scope {}
+// SAFETY: `repr(C)`, words alone, and every bit pattern is a valid value.
+#[cfg(feature = "user")]
+unsafe impl aya::Pod for CapturedCounts {}

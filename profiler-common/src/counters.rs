@@ -7,7 +7,7 @@
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Counter {
-    /// The tick fell on a target.
+    /// The tick fell on a target of some capture.
     Due = 0,
     /// The tick fell on another task, or on an idle CPU whose ticks run the program.
     Elsewhere = 1,

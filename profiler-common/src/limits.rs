@@ -59,6 +59,10 @@ pub const MAX_MAPPINGS: usize = CHUNK_WORDS / crate::mapping::ENTRY_WORDS - 1;
 /// Most objects with an unwind table, or waiting for one, at one time.
 pub const MAX_TABLES: usize = 16_384;
 
+/// Most captures at one time: bits of [`crate::config::CaptureBits`]. The verifier follows a loop over
+/// them, twice.
+pub const MAX_CAPTURES: usize = 40;
+
 /// Most targets (pids, tids, comms, cgroups) filtered for at one time.
 pub const MAX_TARGETS: usize = 65_536;
 

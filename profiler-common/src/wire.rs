@@ -9,7 +9,7 @@
 //!   address and words of a part of the stack, address and words of a part of the stack that the
 //!   thread came from, and those two parts themselves.
 
-use crate::limits::COMM_BYTES;
+use crate::{config::CaptureBits, limits::COMM_BYTES};
 
 /// [`SampleHeader::kind`] of a sample whose stacks are already walked.
 pub const KIND_STACK: u16 = 1;
@@ -50,6 +50,8 @@ pub struct SampleHeader {
     pub time_ns: u64,
     /// Id of the task's cgroup in the cgroup v2 tree; 0 for none.
     pub cgroup_id: u64,
+    /// The captures that the sample is for.
+    pub captures: CaptureBits,
     /// Name of the thread, padded with NUL.
     pub comm: [u8; COMM_BYTES],
     /// Why the user stack ends, or was not walked: a [`crate::stop::StopReason`]; any byte may
@@ -64,13 +66,13 @@ pub struct SampleHeader {
 }
 
 /// Bytes of a [`SampleHeader`].
-pub const HEADER_BYTES: usize = 64;
+pub const HEADER_BYTES: usize = 72;
 
 const _: () = assert!(
     size_of::<SampleHeader>() == HEADER_BYTES,
     "no hidden padding"
 );
-const _: () = assert!(4 * 2 + 4 * 4 + 2 * 8 + COMM_BYTES + 3 + 5 == HEADER_BYTES);
+const _: () = assert!(4 * 2 + 4 * 4 + 3 * 8 + COMM_BYTES + 3 + 5 == HEADER_BYTES);
 
 // SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
 #[cfg(feature = "user")]

@@ -7,9 +7,12 @@ use aya_ebpf::{
     maps::ProgramArray,
 };
 use profiler_common::{
-    config::{ProbeConfig, TargetKey},
+    config::{CaptureBits, CapturedCounts, ProbeConfig, Scope, TargetKey},
     counters::{COUNTERS, Counter},
-    limits::{CHUNK_WORDS, MAX_CHUNKS, MAX_PROCESSES, MAX_TABLES, MAX_TARGETS, MIN_RING_BYTES},
+    limits::{
+        CHUNK_WORDS, MAX_CAPTURES, MAX_CHUNKS, MAX_PROCESSES, MAX_TABLES, MAX_TARGETS,
+        MIN_RING_BYTES,
+    },
     mapping::{Chunk, ProcessEntry},
     symbols::PrintedSymbols,
     unwind::{MAX_RULES, TableEntry},
@@ -20,8 +23,6 @@ use crate::walk::{Walk, callers::Callers};
 /// Settings, fixed by the loader before the programs are loaded.
 #[unsafe(no_mangle)]
 pub static CONFIG: Global<ProbeConfig> = Global::new(ProbeConfig {
-    filters: 0,
-    cgroup_levels: 0,
     kernel_stacks: 1,
     user_stacks: 1,
     kernel_frames: 0,
@@ -31,14 +32,23 @@ pub static CONFIG: Global<ProbeConfig> = Global::new(ProbeConfig {
     area_length_offset: 0,
     task_mm_offset: 0,
     mm_end_code_offset: 0,
-    follow_children: 0,
 });
 
-/// What to sample: key target, value nothing. Written by the loader and `follow_fork`, read at
-/// each tick. When full, a child is not followed and `FollowFull` counts it.
+/// Entry 0: what is looked for at a tick. Written by the user side whenever a capture begins or ends,
+/// read at each tick.
+#[btf_map]
+pub static SCOPE: Array<Scope, 1> = Array::new();
+
+/// What to sample: key target, value the captures that it is a target of. Written by the user side and
+/// `follow_fork`, read at each tick. When full, a child is not followed and `FollowFull` counts it.
 /// The loader sets its size. Preallocated: kernels before 6.1 refuse other hashes here.
 #[btf_map]
-pub static TARGETS: HashMap<TargetKey, u8, MAX_TARGETS> = HashMap::new();
+pub static TARGETS: HashMap<TargetKey, CaptureBits, MAX_TARGETS> = HashMap::new();
+
+/// What was counted for each capture, by the number of its bit. Read by the user side when one begins
+/// and when it ends.
+#[btf_map]
+pub static CAPTURED: PerCpuArray<CapturedCounts, MAX_CAPTURES> = PerCpuArray::new();
 
 /// The mapping table of each known process: key pid, value where its table lies. Written by the
 /// user side, read at each tick that falls on a target; `forget_exec`, `follow_fork` and
@@ -103,6 +113,25 @@ pub fn count_at(counter: u32) {
         // SAFETY: a per-CPU slot, and no program that counts is interrupted by another on its CPU
         // except a tracepoint by a tick, which counts in other slots.
         unsafe { *slot += 1 };
+    }
+}
+
+/// Counts one for each of these captures, in a field of their counts.
+#[inline(always)]
+pub fn count_for(captures: CaptureBits, field: impl Fn(&mut CapturedCounts) -> &mut u64) {
+    let mut left = captures;
+    let mut number = 0;
+    // Bits are given out from the lowest on, so few are looked at.
+    while number < MAX_CAPTURES as u32 && left != 0 {
+        if left & 1 != 0
+            && let Some(counts) = CAPTURED.get_ptr_mut(number)
+        {
+            // SAFETY: a per-CPU slot, used by perf event programs alone, which do not nest.
+            let counts = unsafe { &mut *counts };
+            *field(counts) += 1;
+        }
+        left >>= 1;
+        number += 1;
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod bpf;
 mod bug;
+pub mod captures;
 pub mod cli;
 pub mod debuginfod;
 pub mod doctor;
@@ -15,10 +16,12 @@ pub mod object;
 pub mod privilege;
 pub mod process;
 pub mod profile;
+mod quantity;
 pub mod record;
 pub mod replay;
 pub mod residency;
 pub mod selftest;
+pub mod server;
 pub mod symbolize;
 pub mod target;
 pub mod unnamed;

@@ -720,6 +720,7 @@ fn help_is_as_it_was() {
     check_help("convert", &["convert", "--help"]);
     check_help("doctor", &["doctor", "--help"]);
     check_help("selftest", &["selftest", "--help"]);
+    check_help("serve", &["serve", "--help"]);
     check_help("explain", &["explain", "--help"]);
     check_help("unwind", &["unwind", "--help"]);
 }

@@ -16,7 +16,7 @@ struct Needed {
     reason: &'static str,
 }
 
-const NEEDED: [Needed; 14] = [
+const NEEDED: [Needed; 18] = [
     Needed {
         program: "cc",
         packages: &["build-essential"],
@@ -81,6 +81,26 @@ const NEEDED: [Needed; 14] = [
         program: "chromium",
         packages: &["chromium", "chromium-browser"],
         reason: "pages, as a browser shows them",
+    },
+    Needed {
+        program: "promtool",
+        packages: &["prometheus"],
+        reason: "metrics, as Prometheus reads them",
+    },
+    Needed {
+        program: "curl",
+        packages: &["curl"],
+        reason: "the other side of the server's sockets",
+    },
+    Needed {
+        program: "openssl",
+        packages: &["openssl"],
+        reason: "certificates",
+    },
+    Needed {
+        program: "setpriv",
+        packages: &["util-linux"],
+        reason: "requests of other users",
     },
     Needed {
         program: "git",

@@ -4,7 +4,7 @@
     .data
     .short 1, 1, 2, 4
     .long 4711, 4712, 1, 3
-    .quad 123456789, 42
+    .quad 123456789, 42, 1
     .asciz "some-thread"
     .zero 4
     .byte 0, 0

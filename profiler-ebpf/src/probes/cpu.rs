@@ -4,8 +4,8 @@ use aya_ebpf::programs::PerfEventContext;
 use profiler_common::{counters::Counter, wire::PROBE_CPU};
 
 use crate::{
-    maps::count,
-    targets::current_is_target,
+    maps::{count, count_for},
+    targets::captures_of_current,
     task::RegisterSource,
     walk::{self, Walk},
 };
@@ -36,16 +36,18 @@ pub fn sample_with_tail_calls(ctx: &PerfEventContext) {
 /// Counts the tick and, if it is due, fills the head of a walk and its kernel frames.
 #[inline(always)]
 fn begin(ctx: &PerfEventContext, source: RegisterSource) -> Option<&'static mut Walk> {
-    if !current_is_target() {
+    let captures = captures_of_current();
+    if captures == 0 {
         count(Counter::Elsewhere);
         return None;
     }
     count(Counter::Due);
+    count_for(captures, |counts| &mut counts.due);
     let Some(walk) = walk::scratch() else {
         count(Counter::LostNoScratch);
         return None;
     };
-    walk.begin(PROBE_CPU);
+    walk.begin(PROBE_CPU, captures);
     walk.kernel_stack(ctx);
     walk.user_registers(ctx, source);
     Some(walk)

@@ -4,13 +4,13 @@
 use aya_ebpf::{helpers::bpf_get_current_pid_tgid, programs::RawTracePointContext};
 use aya_log_ebpf::debug;
 use profiler_common::{
-    config::{TargetKey, TargetKind},
+    config::{CaptureBits, TargetKey, TargetKind},
     counters::Counter,
     mapping::overlaps,
 };
 
 use crate::{
-    maps::{CONFIG, PROCESSES, TARGETS, chunk, count},
+    maps::{CONFIG, PROCESSES, SCOPE, TARGETS, chunk, count},
     task::{read_kernel_u32, read_kernel_u64},
 };
 
@@ -28,16 +28,14 @@ pub fn forked(ctx: &RawTracePointContext) {
         // The pid may have been another's.
         forget(child);
     }
-    let is_target = TARGETS
-        .get_ptr(TargetKey::id(TargetKind::Pid, u64::from(parent)))
-        .is_some();
-    if !is_target || CONFIG.load().follow_children == 0 {
+    let captures = followers_of(parent);
+    if captures == 0 {
         return;
     }
     let followed = match child {
         Some(child) => {
             let key = TargetKey::id(TargetKind::Pid, u64::from(child));
-            TARGETS.insert(key, 1, 0).is_ok()
+            TARGETS.insert(key, captures, 0).is_ok()
         }
         None => false,
     };
@@ -45,6 +43,19 @@ pub fn forked(ctx: &RawTracePointContext) {
         count(Counter::FollowFull);
     }
     debug!(ctx, "following {} from {}", child.unwrap_or(0), parent);
+}
+
+/// The captures that a process is a target of, and that follow its children.
+#[inline(always)]
+fn followers_of(pid: u32) -> CaptureBits {
+    let Some(scope) = SCOPE.get(0) else {
+        return 0;
+    };
+    match TARGETS.get_ptr(TargetKey::id(TargetKind::Pid, u64::from(pid))) {
+        // SAFETY: the value is one word, which the user side swaps whole; it is copied at once.
+        Some(captures) => unsafe { *captures & scope.following },
+        None => 0,
+    }
 }
 
 /// `sched_process_exec`, run by the task that executes another program.

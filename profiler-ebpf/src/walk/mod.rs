@@ -21,6 +21,7 @@ use aya_ebpf::{
     programs::PerfEventContext,
 };
 use profiler_common::{
+    config::CaptureBits,
     counters::Counter,
     frame::{Place, PlaceWord, Position, object_place},
     limits::{
@@ -40,7 +41,7 @@ use profiler_common::{
 };
 
 use crate::{
-    maps::{CONFIG, PROCESSES, RULES, SAMPLES, TABLES, WALK, chunk, count, count_at},
+    maps::{CONFIG, PROCESSES, RULES, SAMPLES, TABLES, WALK, chunk, count, count_at, count_for},
     task::{self, CurrentMemory, RegisterSource, in_user_code},
 };
 
@@ -82,7 +83,7 @@ pub fn scratch() -> Option<&'static mut Walk> {
 impl Walk {
     /// Fills the header.
     #[inline(always)]
-    pub fn begin(&mut self, probe: u16) {
+    pub fn begin(&mut self, probe: u16, captures: CaptureBits) {
         let ids = bpf_get_current_pid_tgid();
         let pid = (ids >> 32) as u32;
         let last_generation = self.table.generation;
@@ -112,6 +113,7 @@ impl Walk {
             time_ns: unsafe { bpf_ktime_get_ns() },
             // SAFETY: gives a number.
             cgroup_id: unsafe { bpf_get_current_cgroup_id() },
+            captures,
             comm: bpf_get_current_comm().unwrap_or_default(),
             user_stop: StopReason::Absent as u8,
             kernel_stop: StopReason::Absent as u8,
@@ -343,6 +345,7 @@ impl Walk {
         let record = unsafe { core::slice::from_raw_parts(record, HEADER_BYTES + words * 8) };
         if SAMPLES.output_untyped::<[u8]>(record, NO_WAKEUP).is_err() {
             count(Counter::LostRingFull);
+            count_for(self.header.captures, |counts| &mut counts.ring_full);
         }
     }
 

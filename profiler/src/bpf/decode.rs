@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use profiler_common::{
+    config::CaptureBits,
     frame::{Frame, Position},
     limits::{COMM_BYTES, MAX_KERNEL_FRAMES, MAX_USER_FRAMES, SCRATCH_WORDS},
     step::{ALL_REGISTERS, AllRegisters},
@@ -27,6 +28,8 @@ pub struct Sample {
     pub time_ns: u64,
     /// Id of the cgroup in the cgroup v2 tree; 0 for none.
     pub cgroup_id: u64,
+    /// The captures that it is for.
+    pub captures: CaptureBits,
     /// Name of the thread.
     pub comm: Comm,
     /// Kernel addresses, innermost first. All but the first are return addresses.
@@ -131,6 +134,7 @@ pub(super) fn decode(record: &[u8]) -> Option<Sample> {
         generation: header.generation,
         time_ns: header.time_ns,
         cgroup_id: header.cgroup_id,
+        captures: header.captures,
         comm: Comm(header.comm),
         kernel,
         user,

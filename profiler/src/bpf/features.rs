@@ -16,12 +16,11 @@ use aya::{
 use profiler_common::config::{TargetKey, TargetKind};
 
 use super::{
-    BpfError, Flavour, Sampler, Settings, Stacks,
+    BpfError, CaptureNumber, CaptureTargets, Counts, Flavour, Sampler, Settings, Stacks,
     btf::{Btf, BtfError},
     perf::{IdleTicks, PerfEvent},
     ticks,
 };
-use crate::target::Follow;
 
 /// The period of clocks that are only tried, in nanoseconds: 199 Hz.
 const TRIED_PERIOD_NS: u64 = 1_000_000_000 / 199;
@@ -171,24 +170,28 @@ fn stay_busy(time: Duration) {
 pub fn trial(patience: Duration) -> Result<Trial, BpfError> {
     let settings = Settings {
         period_ns: TRIED_PERIOD_NS,
-        targets: vec![TargetKey::id(
-            TargetKind::Pid,
-            u64::from(std::process::id()),
-        )],
-        filters: TargetKind::Pid as u32,
-        cgroup_levels: 0,
+        shortest_period_ns: TRIED_PERIOD_NS,
+        most_targets: 1,
         kernel_stacks: Stacks::Taken,
         user_stacks: Stacks::Taken,
-        follow: Follow::No,
         flavour: None,
         table_bytes: TRIED_TABLE_BYTES,
     };
+    let us = u64::from(std::process::id());
+    let targets = CaptureTargets {
+        keys: vec![TargetKey::id(TargetKind::Pid, us)],
+        filters: TargetKind::Pid as u32,
+        ..CaptureTargets::default()
+    };
     let mut sampler = Sampler::load(&settings)?;
+    let capture = sampler.reserve().unwrap_or(CaptureNumber::FIRST);
+    let start = sampler.reading(capture)?;
+    sampler.begin(capture, &targets)?;
     sampler.enable()?;
     let deadline = Instant::now() + patience;
     let counts = loop {
         stay_busy(LOOK);
-        let counts = sampler.counts()?;
+        let counts = Counts::between(&start, &sampler.reading(capture)?);
         if counts.due + counts.elsewhere > 0 || Instant::now() >= deadline {
             break counts;
         }

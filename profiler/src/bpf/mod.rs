@@ -4,7 +4,9 @@
 //! In: [`Settings`], mapping tables, targets. Out: [`Sample`]s, process events, [`Counts`].
 
 mod btf;
+mod captures;
 mod chunks;
+mod counts;
 mod decode;
 mod error;
 mod features;
@@ -28,7 +30,7 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{self, MapData, PerCpuArray, ProgramArray, RingBuf},
-    programs::{PerfEvent, ProgramType, RawTracePoint},
+    programs::{PerfEvent, ProgramType, RawTracePoint, raw_trace_point::RawTracePointLinkId},
     sys::{Stats, enable_stats, is_helper_supported},
 };
 use aya_obj::generated::bpf_func_id::{
@@ -40,6 +42,8 @@ use profiler_common::{
     limits::{MAX_KERNEL_FRAMES, MAX_TARGETS, MIN_RING_BYTES},
 };
 
+pub use captures::{CaptureNumber, CaptureTargets};
+pub use counts::{Counts, Reading};
 pub use decode::{Comm, Sample, StackPart, Unwalked};
 pub use error::BpfError;
 pub use features::{Answer, Feature, Trial, ask, trial};
@@ -52,9 +56,10 @@ pub use unwind_tables::{Slot, Stored};
 use memory::TableMemory;
 use unwind_tables::UnwindTables;
 
+use captures::CaptureSet;
 use ticks::{Clocks, CpuChange};
 
-use crate::target::{CgroupFilter, Follow};
+use crate::target::CgroupFilter;
 
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!("../../../profiler-ebpf/prebuilt/ebpfprof.bpf.o");
@@ -149,18 +154,14 @@ pub fn cgroup_filter() -> CgroupFilter {
 pub struct Settings {
     /// Nanoseconds between two ticks of a CPU.
     pub period_ns: u64,
-    /// The targets; with `filters` 0, every task.
-    pub targets: Vec<TargetKey>,
-    /// Bits of the kinds of target that `targets` holds or will hold.
-    pub filters: u32,
-    /// Levels of the cgroup tree at which `targets` holds cgroups, as bits.
-    pub cgroup_levels: u32,
+    /// The shortest such time that there will be: rings are made for it.
+    pub shortest_period_ns: u64,
+    /// Targets that there will be, children aside.
+    pub most_targets: usize,
     /// Whether kernel stacks are taken.
     pub kernel_stacks: Stacks,
     /// Whether user stacks are taken.
     pub user_stacks: Stacks,
-    /// Whether children are followed.
-    pub follow: Follow,
     /// The walker, or `None` for the best that the kernel has.
     pub flavour: Option<Flavour>,
     /// Most kernel memory in tables, in bytes.
@@ -176,30 +177,8 @@ pub enum Stacks {
     LeftOut,
 }
 
-/// What the kernel side counted, and what the clocks say.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// How long the clocks ran: the one of them that ran longest.
-    pub sampled: Duration,
-    /// Ticks by the clocks' own time, to within one a clock.
-    pub ticks: u64,
-    /// Ticks that ran the program beyond what the clocks allow. 0 or it is a bug.
-    pub excess: u64,
-    /// Ticks that fell on targets.
-    pub due: u64,
-    /// Ticks that fell elsewhere, and on idle CPUs.
-    pub elsewhere: u64,
-    /// Due samples that found the ring full.
-    pub ring_full: u64,
-    /// Due samples that found no scratch memory.
-    pub no_scratch: u64,
-    /// Due samples that arrived and could not be read.
-    pub undecodable: u64,
-    /// Children that could not be followed.
-    pub not_followed: u64,
-    /// Time spent in our programs, by the kernel's own measure.
-    pub run_time: Duration,
-}
+/// How often clocks and counters are read until no tick comes between the two.
+const READINGS: usize = 4;
 
 /// The kernel side of one run. Dropping it takes everything out of the kernel.
 pub struct Sampler {
@@ -209,8 +188,9 @@ pub struct Sampler {
     stream: ProcessStream,
     samples: RingBuf<MapData>,
     counts: PerCpuArray<MapData, u64>,
-    targets: maps::HashMap<MapData, TargetKey, u8>,
+    captures: CaptureSet,
     tables: Tables,
+    links: Vec<Link>,
     ring_bytes: usize,
     undecodable: u64,
     log: Option<aya_log::EbpfLogger<&'static dyn log::Log>>,
@@ -232,14 +212,14 @@ impl Sampler {
         }
         // Without the kernel's run time statistics the cost is told without BPF time.
         let stats = enable_stats(Stats::RunTime).ok();
-        let ring_bytes = ring_bytes(settings.period_ns, ticks::online_cpus()?.len());
+        let ring_bytes = ring_bytes(settings.shortest_period_ns, ticks::online_cpus()?.len());
         let mut bpf = load_object(settings, ring_bytes)?;
         let log = if log::log_enabled!(log::Level::Debug) {
             aya_log::EbpfLogger::init(&mut bpf).ok()
         } else {
             None
         };
-        let targets = fill_targets(&mut bpf, &settings.targets)?;
+        let captures = CaptureSet::open(&mut bpf)?;
         let (program, continuations) = load_programs(&mut bpf, flavour)?;
         let clocks = Clocks::open(settings.period_ns, program)?;
         let mut stream = ProcessStream::default();
@@ -248,7 +228,7 @@ impl Sampler {
                 .add_cpu(cpu)
                 .map_err(|source| BpfError::Event { cpu, source })?;
         }
-        attach_lifecycle(&mut bpf)?;
+        let links = attach_lifecycle(&mut bpf)?;
         let tables = open_tables(&mut bpf, settings.table_bytes)?;
         let samples = RingBuf::try_from(take(&mut bpf, "SAMPLES")?)
             .map_err(|error| BpfError::map("SAMPLES", error))?;
@@ -261,8 +241,9 @@ impl Sampler {
             stream,
             samples,
             counts,
-            targets,
+            captures,
             tables,
+            links,
             ring_bytes,
             undecodable: 0,
             log,
@@ -287,6 +268,51 @@ impl Sampler {
     /// Stops the clocks: afterwards the counts stand still.
     pub fn disable(&mut self) {
         self.clocks.disable();
+    }
+
+    /// Stops the clocks until [`Self::tick`]. Processes are watched on.
+    pub fn rest(&mut self) {
+        self.clocks.pause();
+    }
+
+    /// Starts the clocks again, with this period.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn tick(&mut self, period_ns: u64) -> Result<(), BpfError> {
+        self.clocks.resume(period_ns)
+    }
+
+    /// Stops the clocks and everything else that costs time, until [`Self::resume`]: processes are not
+    /// watched, so whoever has mapping tables takes them back first.
+    pub fn pause(&mut self) {
+        self.rest();
+        self.stream.disable();
+        for (name, link) in self.links.drain(..) {
+            let program = lifecycle_program(&mut self.bpf, name);
+            let detached = program.map(|program| program.detach(link).is_ok());
+            if !detached.unwrap_or(false) {
+                log::debug!("{name} stays attached");
+            }
+        }
+    }
+
+    /// Watches processes and starts the clocks again, with this period.
+    ///
+    /// # Errors
+    /// When the kernel refuses it.
+    pub fn resume(&mut self, period_ns: u64) -> Result<(), BpfError> {
+        self.stream.enable();
+        if self.links.is_empty() {
+            for (name, tracepoint) in LIFECYCLE.into_iter().chain([REUSE]) {
+                match attach(&mut self.bpf, name, tracepoint) {
+                    Ok(link) => self.links.push((name, link)),
+                    Err(error) if name == REUSE.0 => log::debug!("{name}: {error}"),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        self.tick(period_ns)
     }
 
     /// Has the clocks tick with another period from now on. Those of CPUs that refuse it keep theirs.
@@ -348,19 +374,50 @@ impl Sampler {
         true
     }
 
-    /// Makes something a target.
+    /// A number for a capture that is to begin. `None` if there are as many captures as can be. What is
+    /// read for it now is what it starts from.
+    pub fn reserve(&mut self) -> Option<CaptureNumber> {
+        self.captures.reserve()
+    }
+
+    /// Begins a capture of these targets.
+    ///
+    /// # Errors
+    /// When the target set is full. Then the number is free again.
+    pub fn begin(
+        &mut self,
+        capture: CaptureNumber,
+        targets: &CaptureTargets,
+    ) -> Result<(), BpfError> {
+        self.captures.begin(capture, targets)
+    }
+
+    /// Has no further tick fall on a capture. Samples from before may still be on their way.
+    pub fn end(&mut self, capture: CaptureNumber) {
+        self.captures.end(capture);
+    }
+
+    /// Gives the number of an ended capture free, once none of its samples is on its way.
+    pub fn close(&mut self, capture: CaptureNumber) {
+        self.captures.close(capture);
+    }
+
+    /// Makes something a target of a capture.
     ///
     /// # Errors
     /// When the target set is full.
-    pub fn add_target(&mut self, key: TargetKey) -> Result<(), BpfError> {
-        self.targets
-            .insert(key, 1, 0)
-            .map_err(|error| BpfError::map("TARGETS", error))
+    pub fn add_target(&mut self, capture: CaptureNumber, key: TargetKey) -> Result<(), BpfError> {
+        self.captures.add(capture, key)
     }
 
-    /// Makes something a target no longer. Not being one is fine.
-    pub fn remove_target(&mut self, key: TargetKey) {
-        let _ = self.targets.remove(&key);
+    /// Makes something a target of a capture no longer. Not being one is fine.
+    pub fn remove_target(&mut self, capture: CaptureNumber, key: TargetKey) {
+        self.captures.remove(capture, key);
+    }
+
+    /// Makes something no target of any capture.
+    pub fn forget_target(&mut self, key: TargetKey) {
+        self.captures.forget(key);
     }
 
     /// Starts clocks on CPUs that came online, and lets go of those that went.
@@ -385,41 +442,56 @@ impl Sampler {
         Ok(())
     }
 
-    /// The account so far. Exact after [`Self::disable`].
+    /// What clocks and counters say now, for a capture. Exact while the clocks stand still; else ticks
+    /// may come while it is read, and it says how many.
     ///
     /// # Errors
     /// When the counters cannot be read.
-    pub fn counts(&self) -> Result<Counts, BpfError> {
-        let per_cpu = |counter: Counter| {
-            let values = self
-                .counts
-                .get(&(counter as u32), 0)
-                .map_err(|error| BpfError::map("COUNTS", error))?;
-            Ok::<Vec<u64>, BpfError>(values.iter().copied().collect())
+    pub fn reading(&mut self, capture: CaptureNumber) -> Result<Reading, BpfError> {
+        let mut before = self.runs()?;
+        let mut tries = 0;
+        let (runs, between) = loop {
+            self.clocks.read();
+            let runs = self.runs()?;
+            let came = |(cpu, runs): (&u32, &u64)| (*cpu, runs - before.get(cpu).unwrap_or(&0));
+            let between: BTreeMap<u32, u64> = runs.iter().map(came).collect();
+            tries += 1;
+            if tries == READINGS || between.values().all(|came| *came == 0) {
+                break (runs, between);
+            }
+            before = runs;
         };
-        let total = |counter| Ok::<u64, BpfError>(per_cpu(counter)?.iter().sum());
-        let (due, elsewhere) = (per_cpu(Counter::Due)?, per_cpu(Counter::Elsewhere)?);
-        let runs: BTreeMap<u32, u64> = (0..)
-            .zip(due.iter().zip(&elsewhere))
-            .map(|(cpu, (due, elsewhere))| (cpu, due + elsewhere))
-            .collect();
-        let Reconciled {
-            ticks,
-            idle,
-            excess,
-        } = reconcile(&self.clocks.due(), &runs);
-        Ok(Counts {
+        Ok(Reading {
             sampled: self.clocks.longest(),
-            ticks,
-            excess,
-            due: due.iter().sum(),
-            elsewhere: elsewhere.iter().sum::<u64>() + idle,
-            ring_full: total(Counter::LostRingFull)?,
-            no_scratch: total(Counter::LostNoScratch)?,
+            due: self.clocks.due(),
+            runs,
+            between,
+            captured: self.captures.counts(capture)?,
             undecodable: self.undecodable,
-            not_followed: total(Counter::FollowFull)?,
+            no_scratch: self.per_cpu(Counter::LostNoScratch)?.iter().sum(),
+            not_followed: self.per_cpu(Counter::FollowFull)?.iter().sum(),
             run_time: self.run_time(),
         })
+    }
+
+    /// Ticks that ran the program on each CPU.
+    fn runs(&self) -> Result<BTreeMap<u32, u64>, BpfError> {
+        let (due, elsewhere) = (
+            self.per_cpu(Counter::Due)?,
+            self.per_cpu(Counter::Elsewhere)?,
+        );
+        let runs = due.iter().zip(&elsewhere);
+        Ok((0..)
+            .zip(runs.map(|(due, elsewhere)| due + elsewhere))
+            .collect())
+    }
+
+    fn per_cpu(&self, counter: Counter) -> Result<Vec<u64>, BpfError> {
+        let values = self
+            .counts
+            .get(&(counter as u32), 0)
+            .map_err(|error| BpfError::map("COUNTS", error))?;
+        Ok(values.iter().copied().collect())
     }
 
     /// The names of kernel addresses, as the kernel prints them. `None` where it cannot: before 5.13.
@@ -449,7 +521,9 @@ impl Sampler {
             .collect()
     }
 
-    fn run_time(&self) -> Duration {
+    /// Time spent in our programs, by the kernel's own measure.
+    #[must_use]
+    pub fn run_time(&self) -> Duration {
         self.loaded().map(|(_, info)| info.run_time()).sum()
     }
 
@@ -458,31 +532,6 @@ impl Sampler {
             .programs()
             .filter_map(|(name, program)| Some((name, program.info().ok()?)))
     }
-}
-
-/// What the clocks and the runs of the program say together.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Reconciled {
-    /// Ticks in all.
-    ticks: u64,
-    /// Those that ran nothing, as their CPU was idle.
-    idle: u64,
-    /// Runs beyond what the clocks allow.
-    excess: u64,
-}
-
-/// A clock's last tick may be counted before its time is: that is within one a clock, and the runs are
-/// right. Idle time is in larger units, and never more than the runs leave.
-fn reconcile(due: &BTreeMap<u32, ticks::DueTicks>, runs: &BTreeMap<u32, u64>) -> Reconciled {
-    let mut sum = Reconciled::default();
-    for (cpu, runs) in runs {
-        let due = due.get(cpu).copied().unwrap_or_default();
-        let ticks = due.ticks.max(*runs);
-        sum.ticks += ticks;
-        sum.idle += due.idle.min(ticks - runs);
-        sum.excess += runs.saturating_sub(due.ticks + due.clocks);
-    }
-    sum
 }
 
 fn ring_bytes(period_ns: u64, cpus: usize) -> usize {
@@ -497,8 +546,6 @@ fn ring_bytes(period_ns: u64, cpus: usize) -> usize {
 fn load_object(settings: &Settings, ring_bytes: usize) -> Result<Ebpf, BpfError> {
     let kernel = btf::Btf::of_kernel()?;
     let config = ProbeConfig {
-        filters: settings.filters,
-        cgroup_levels: settings.cgroup_levels,
         kernel_stacks: u32::from(settings.kernel_stacks == Stacks::Taken),
         user_stacks: u32::from(settings.user_stacks == Stacks::Taken),
         task_stack_offset: kernel.offset("task_struct", "stack")?,
@@ -510,7 +557,6 @@ fn load_object(settings: &Settings, ring_bytes: usize) -> Result<Ebpf, BpfError>
             .unwrap_or(0),
         task_mm_offset: kernel.offset("task_struct", "mm")?,
         mm_end_code_offset: kernel.offset("mm_struct", "end_code")?,
-        follow_children: u32::from(settings.follow == Follow::Yes),
         unwalked_ring_bytes: u32::try_from(ring_bytes / UNWALKED_PART)
             .expect("at most MAX_RING_BYTES"),
     };
@@ -519,7 +565,7 @@ fn load_object(settings: &Settings, ring_bytes: usize) -> Result<Ebpf, BpfError>
     } else {
         0
     };
-    let room = (settings.targets.len() + ROOM_FOR_CHILDREN).min(MAX_TARGETS);
+    let room = (settings.most_targets + ROOM_FOR_CHILDREN).min(MAX_TARGETS);
     let mut loader = EbpfLoader::new();
     loader
         .override_global("CONFIG", &config, true)
@@ -546,21 +592,6 @@ fn kernel_frames() -> u32 {
     text.trim()
         .parse()
         .map_or(most, |frames: u32| frames.min(most))
-}
-
-fn fill_targets(
-    bpf: &mut Ebpf,
-    keys: &[TargetKey],
-) -> Result<maps::HashMap<MapData, TargetKey, u8>, BpfError> {
-    let mut targets: maps::HashMap<MapData, TargetKey, u8> =
-        maps::HashMap::try_from(take(bpf, "TARGETS")?)
-            .map_err(|error| BpfError::map("TARGETS", error))?;
-    for key in keys {
-        targets
-            .insert(key, 1, 0)
-            .map_err(|error| BpfError::map("TARGETS", error))?;
-    }
-    Ok(targets)
 }
 
 /// Loads the flavour's programs; gives the one for the clocks, and what keeps its tail calls.
@@ -613,29 +644,53 @@ const LIFECYCLE: [(&str, &str); 2] = [
     ("forget_exec", "sched_process_exec"),
 ];
 
-fn attach_lifecycle(bpf: &mut Ebpf) -> Result<(), BpfError> {
+/// Another, which not every kernel has.
+const REUSE: (&str, &str) = ("forget_reused", "vm_unmapped_area");
+
+/// A program that is attached to a tracepoint.
+type Link = (&'static str, RawTracePointLinkId);
+
+fn attach_lifecycle(bpf: &mut Ebpf) -> Result<Vec<Link>, BpfError> {
+    let mut links = Vec::with_capacity(LIFECYCLE.len() + 1);
     for (name, tracepoint) in LIFECYCLE {
-        attach(bpf, name, tracepoint)?;
+        load_lifecycle(bpf, name)?;
+        links.push((name, attach(bpf, name, tracepoint)?));
     }
     // From 5.8 on.
-    if let Err(error) = attach(bpf, "forget_reused", "vm_unmapped_area") {
-        log::debug!("address ranges that are given out again are noticed late: {error}");
+    let (name, tracepoint) = REUSE;
+    match load_lifecycle(bpf, name).and_then(|()| attach(bpf, name, tracepoint)) {
+        Ok(link) => links.push((name, link)),
+        Err(error) => {
+            log::debug!("address ranges that are given out again are noticed late: {error}");
+        }
     }
-    Ok(())
+    Ok(links)
 }
 
-fn attach(bpf: &mut Ebpf, name: &'static str, tracepoint: &'static str) -> Result<(), BpfError> {
-    let program = bpf.program_mut(name).ok_or(BpfError::Missing(name))?;
-    let program: &mut RawTracePoint = program
-        .try_into()
-        .map_err(|error| BpfError::program(name, error))?;
-    program
+fn load_lifecycle(bpf: &mut Ebpf, name: &'static str) -> Result<(), BpfError> {
+    lifecycle_program(bpf, name)?
         .load()
-        .map_err(|error| BpfError::program(name, error))?;
-    program
+        .map_err(|error| BpfError::program(name, error))
+}
+
+fn attach(
+    bpf: &mut Ebpf,
+    name: &'static str,
+    tracepoint: &'static str,
+) -> Result<RawTracePointLinkId, BpfError> {
+    lifecycle_program(bpf, name)?
         .attach(tracepoint)
-        .map_err(|error| BpfError::program(name, error))?;
-    Ok(())
+        .map_err(|error| BpfError::program(name, error))
+}
+
+fn lifecycle_program<'a>(
+    bpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut RawTracePoint, BpfError> {
+    let program = bpf.program_mut(name).ok_or(BpfError::Missing(name))?;
+    program
+        .try_into()
+        .map_err(|error| BpfError::program(name, error))
 }
 
 fn open_tables(bpf: &mut Ebpf, budget_bytes: usize) -> Result<Tables, BpfError> {
@@ -663,43 +718,7 @@ fn take(bpf: &mut Ebpf, name: &'static str) -> Result<maps::Map, BpfError> {
 
 #[cfg(test)]
 mod tests {
-    use super::{ticks::DueTicks, *};
-
-    /// Reconciles a CPU whose clock says 100 ticks, `idle` of them idle, with so many runs, beside a CPU
-    /// that is always busy.
-    #[track_caller]
-    fn check_reconcile(idle: u64, runs: u64, [ticks, idle_ticks, excess]: [u64; 3]) {
-        let due = |ticks, idle| DueTicks {
-            ticks,
-            idle,
-            clocks: 1,
-        };
-        let due = BTreeMap::from([(0, due(100, idle)), (1, due(50, 0))]);
-        let expected = Reconciled {
-            ticks: ticks + 50,
-            idle: idle_ticks,
-            excess,
-        };
-        assert_eq!(
-            reconcile(&due, &BTreeMap::from([(0, runs), (1, 50)])),
-            expected
-        );
-    }
-
-    #[test]
-    fn ticks_are_the_clocks_or_the_runs_within_one_a_clock() {
-        check_reconcile(0, 98, [100, 0, 0]);
-        check_reconcile(0, 101, [101, 0, 0]);
-        check_reconcile(0, 103, [103, 0, 2]);
-    }
-
-    #[test]
-    fn idle_ticks_are_at_most_what_the_runs_leave() {
-        check_reconcile(60, 30, [100, 60, 0]);
-        check_reconcile(60, 40, [100, 60, 0]);
-        check_reconcile(70, 40, [100, 60, 0]);
-        check_reconcile(70, 101, [101, 0, 0]);
-    }
+    use super::*;
 
     #[test]
     fn the_ring_grows_with_the_frequency_and_stays_a_power_of_two() {

@@ -277,6 +277,14 @@ impl PerfRing {
         })
     }
 
+    pub(super) fn enable(&self) -> io::Result<()> {
+        self.event.enable()
+    }
+
+    pub(super) fn disable(&self) -> io::Result<()> {
+        self.event.disable()
+    }
+
     /// Hands each whole record, its 8-byte header included, to `sink`.
     pub(super) fn drain(&mut self, mut sink: impl FnMut(&[u8])) {
         use std::sync::atomic::Ordering;

@@ -51,6 +51,24 @@ impl ProcessStream {
         self.rings.retain(|(at, _)| *at != cpu);
     }
 
+    /// Has the kernel report nothing, until [`Self::enable`].
+    pub(super) fn disable(&self) {
+        for (cpu, ring) in &self.rings {
+            if let Err(error) = ring.disable() {
+                log::debug!("CPU {cpu} goes on reporting: {error}");
+            }
+        }
+    }
+
+    /// Has the kernel report again.
+    pub(super) fn enable(&self) {
+        for (cpu, ring) in &self.rings {
+            if let Err(error) = ring.enable() {
+                log::debug!("CPU {cpu} does not report: {error}");
+            }
+        }
+    }
+
     /// Takes the events since the last call, of all CPUs, in the order of time.
     pub fn drain(&mut self, events: &mut Vec<ProcessEvent>) {
         for (_, ring) in &mut self.rings {

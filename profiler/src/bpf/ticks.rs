@@ -10,7 +10,7 @@
 //! under which they never come. How many there were is the kernel's idle time over the period.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     fs, io,
     os::fd::{AsFd, OwnedFd},
     time::Duration,
@@ -22,6 +22,8 @@ use super::{
 };
 
 const ONLINE_CPUS: &str = "/sys/devices/system/cpu/online";
+/// Periods that are remembered of each CPU: samples are some seconds old at most.
+const MOST_PERIODS: usize = 64;
 
 /// The clocks of all CPUs.
 pub(super) struct Clocks {
@@ -30,9 +32,29 @@ pub(super) struct Clocks {
     running: Vec<Clock>,
     /// Clocks of CPUs that have gone offline.
     stopped: Vec<Clock>,
-    /// Since when, in nanoseconds of `CLOCK_MONOTONIC`, each CPU's clock has had which period; oldest
-    /// first.
-    periods: BTreeMap<u32, Vec<(u64, u64)>>,
+    periods: Periods,
+}
+
+/// Since when, in nanoseconds of `CLOCK_MONOTONIC`, each CPU's clock has had which period; oldest first.
+#[derive(Debug, Default)]
+struct Periods(BTreeMap<u32, VecDeque<(u64, u64)>>);
+
+impl Periods {
+    fn note(&mut self, cpu: u32, since_ns: u64, period_ns: u64) {
+        let periods = self.0.entry(cpu).or_default();
+        periods.push_back((since_ns, period_ns));
+        if periods.len() > MOST_PERIODS {
+            periods.pop_front();
+        }
+    }
+
+    /// The period of a CPU's clock at that time, or of the oldest that is known.
+    fn at(&self, cpu: u32, time_ns: u64) -> Option<u64> {
+        let periods = self.0.get(&cpu)?;
+        let mut newest_first = periods.iter().rev();
+        let found = newest_first.find(|(since_ns, _)| *since_ns <= time_ns);
+        found.or(periods.front()).map(|(_, period_ns)| *period_ns)
+    }
 }
 
 struct Clock {
@@ -67,7 +89,7 @@ impl Clocks {
             program,
             running: Vec::new(),
             stopped: Vec::new(),
-            periods: BTreeMap::new(),
+            periods: Periods::default(),
         };
         let idle_by_cpu = idle::by_cpu();
         for cpu in online_cpus()? {
@@ -97,8 +119,7 @@ impl Clocks {
             idle_since_ns: idle_ns,
             earlier: DueTicks::default(),
         });
-        let periods = self.periods.entry(cpu).or_default();
-        periods.push((now_ns(), self.period_ns));
+        self.periods.note(cpu, now_ns(), self.period_ns);
         Ok(())
     }
 
@@ -137,16 +158,42 @@ impl Clocks {
         }
     }
 
+    /// Stops the clocks for a while.
+    pub(super) fn pause(&mut self) {
+        self.disable();
+        for clock in &mut self.running {
+            clock.close_part();
+        }
+    }
+
+    /// Starts the clocks again, with this period.
+    pub(super) fn resume(&mut self, period_ns: u64) -> Result<(), BpfError> {
+        for clock in &mut self.running {
+            let changed = clock.event.set_period(period_ns);
+            changed.map_err(|source| BpfError::Event {
+                cpu: clock.cpu,
+                source,
+            })?;
+            clock.period_ns = period_ns;
+            self.periods.note(clock.cpu, now_ns(), period_ns);
+        }
+        self.period_ns = period_ns;
+        self.enable()
+    }
+
+    /// Takes a reading of every clock that runs.
+    pub(super) fn read(&mut self) {
+        self.running.iter_mut().for_each(Clock::read);
+        self.read_idle();
+    }
+
     /// Has all clocks tick with another period. Each stands still for the change, some microseconds.
     pub(super) fn change_period(&mut self, period_ns: u64) -> Result<(), BpfError> {
         let mut refused = None;
         self.read_idle();
         for clock in &mut self.running {
             match clock.change_period(period_ns) {
-                Ok(at_ns) => {
-                    let periods = self.periods.entry(clock.cpu).or_default();
-                    periods.push((at_ns, period_ns));
-                }
+                Ok(at_ns) => self.periods.note(clock.cpu, at_ns, period_ns),
                 Err(source) => {
                     let cpu = clock.cpu;
                     refused = Some(BpfError::Event { cpu, source });
@@ -159,10 +206,7 @@ impl Clocks {
 
     /// The period of the tick that a CPU had at this time of `CLOCK_MONOTONIC`.
     pub(super) fn period_at(&self, cpu: u32, time_ns: u64) -> u64 {
-        let periods = self.periods.get(&cpu).map_or(&[][..], Vec::as_slice);
-        let mut newest_first = periods.iter().rev();
-        let found = newest_first.find(|(since_ns, _)| *since_ns <= time_ns);
-        found.map_or(self.period_ns, |(_, period_ns)| *period_ns)
+        self.periods.at(cpu, time_ns).unwrap_or(self.period_ns)
     }
 
     /// Tells which CPUs came or went since the last call, and starts clocks on the new ones.
@@ -231,6 +275,16 @@ impl DueTicks {
         self.idle += other.idle;
         self.clocks += other.clocks;
     }
+
+    /// What came to be since another reading of the same clocks. Each part of their time that lies
+    /// between, and each end, may be off by one tick.
+    pub(super) fn since(self, earlier: Self) -> Self {
+        Self {
+            ticks: self.ticks.saturating_sub(earlier.ticks),
+            idle: self.idle.saturating_sub(earlier.idle),
+            clocks: self.clocks - earlier.clocks + u64::from(earlier.clocks > 0) * 2,
+        }
+    }
 }
 
 impl Clock {
@@ -259,13 +313,18 @@ impl Clock {
         let at_ns = now_ns();
         let changed = self.event.set_period(period_ns);
         if changed.is_ok() {
-            self.earlier.add(self.latest());
-            self.since_ns = self.enabled_ns;
-            self.idle_since_ns = self.idle_ns;
+            self.close_part();
             self.period_ns = period_ns;
         }
         self.event.enable()?;
         changed.map(|()| at_ns)
+    }
+
+    /// What was counted until now stays as it is; what follows is another part of its time.
+    fn close_part(&mut self) {
+        self.earlier.add(self.latest());
+        self.since_ns = self.enabled_ns;
+        self.idle_since_ns = self.idle_ns;
     }
 
     /// Takes the reading, unless the CPU has gone and the event forgot it.

@@ -1,6 +1,6 @@
 //! The command line: parsed straight into the types that the rest works with.
 
-use std::{ffi::OsString, path::PathBuf, str::FromStr, time::Duration};
+use std::{ffi::OsString, path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -13,7 +13,9 @@ use crate::{
     },
     import::{READABLE, SampleIndex},
     profile::LabelKey,
+    quantity::{Frequency, Seconds, SymbolMemory, TableMemory},
     record::{Addresses, Budget},
+    server::listen,
     target::{Pid, Tid},
 };
 
@@ -24,6 +26,7 @@ Examples:
   sudo ebpfprof -o cpu.svg -- ./server --port 80   start a command and profile it until it ends
   sudo ebpfprof --comm postgres -s 10 -o db.pb.gz -o db.html
   sudo ebpfprof -p 1234 -s 10 -o - --format folded | inferno-flamegraph > cpu.svg
+  sudo ebpfprof serve                           answer `go tool pprof http://…` for every process
   sudo ebpfprof doctor                          see what this host allows, and mend the rest
   sudo ebpfprof selftest                        see that it works on this machine
   ebpfprof convert cpu.pb.gz cpu.svg            write a profile in another format
@@ -52,6 +55,14 @@ Examples:
   ebpfprof explain --json profile.pb.gz | jq '.unnamed[0]'
 ";
 
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  sudo ebpfprof serve                           /debug/pprof for every process, on 127.0.0.1:6060
+  go tool pprof http://127.0.0.1:6060/pid/1234/debug/pprof/profile?seconds=10
+  sudo ebpfprof serve --listen unix:/run/ebpfprof.sock
+  sudo ebpfprof serve --listen 0.0.0.0:6060 --config /etc/ebpfprof.toml
+";
+
 const SYMBOLS_EXAMPLES: &str = "\
 Examples:
   ebpfprof symbols /usr/sbin/nginx 0x1f2c0      the function there, and what was inlined into it
@@ -73,7 +84,7 @@ Examples:
     about,
     after_help = EXAMPLES,
     args_conflicts_with_subcommands = true,
-    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof convert IN OUT\n       ebpfprof doctor [--pid PID]\n       ebpfprof explain FILE\n       ebpfprof selftest\n       ebpfprof symbols FILE [ADDR]...\n       ebpfprof unwind FILE [ADDR]"
+    override_usage = "ebpfprof [OPTIONS]\n       ebpfprof [OPTIONS] -- CMD [ARG]...\n       ebpfprof convert IN OUT\n       ebpfprof doctor [--pid PID]\n       ebpfprof explain FILE\n       ebpfprof selftest\n       ebpfprof serve [--listen ADDR]\n       ebpfprof symbols FILE [ADDR]...\n       ebpfprof unwind FILE [ADDR]"
 )]
 pub(super) struct Cli {
     #[command(subcommand)]
@@ -93,6 +104,8 @@ pub(super) enum Verb {
     Explain(ExplainArgs),
     /// Profile a built-in workload with known shares, and compare
     Selftest(SelftestArgs),
+    /// Answer /debug/pprof over HTTP, for every process of this host
+    Serve(ServeArgs),
     /// Show the functions and lines of addresses of a program or a library: why a frame has no name
     Symbols(SymbolsArgs),
     /// Show the unwind table of a program or a library: why a stack is cut
@@ -260,6 +273,24 @@ pub(super) struct SelftestArgs {
     pub(super) be_the_workload: bool,
 }
 
+/// Where to serve, and whom.
+#[derive(Debug, Args)]
+#[command(after_help = SERVE_EXAMPLES)]
+pub(super) struct ServeArgs {
+    /// Listen here: IP:PORT, [IPv6]:PORT, localhost:PORT or unix:PATH. May be given several times. Default: what the configuration says, else 127.0.0.1:6060
+    #[arg(short, long, value_name = "ADDR")]
+    pub(super) listen: Vec<listen::Address>,
+    /// Read this configuration: who may have what, encryption, limits. SIGHUP reads it again
+    #[arg(short, long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Listen without encryption where other hosts can connect, as when a proxy encrypts. It still takes a password or a token
+    #[arg(long)]
+    pub(super) insecure: bool,
+    /// Log what happens inside
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+}
+
 /// What to record, how, and where to.
 #[derive(Debug, Args)]
 pub(super) struct RecordArgs {
@@ -389,7 +420,7 @@ pub(super) struct RecordArgs {
         value_delimiter = ',',
         help_heading = "Output"
     )]
-    pub(super) labels: Option<Vec<Label>>,
+    pub(super) labels: Option<Vec<LabelKey>>,
     /// Which addresses the executable's code has: where it lay, or where it was linked to lie (elf), by which pprof before Go 1.20 disassembles
     #[arg(
         long,
@@ -493,89 +524,6 @@ pub(super) fn flame(styles: &[FlameStyle]) -> Flame {
     flame
 }
 
-/// A label key on the command line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Label(pub(super) LabelKey);
-
-impl FromStr for Label {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let key = LabelKey::ALL
-            .into_iter()
-            .find(|key| key.own_name() == Some(text));
-        key.map(Self).ok_or_else(|| {
-            let names: Vec<&str> = LabelKey::ALL
-                .into_iter()
-                .filter_map(LabelKey::own_name)
-                .collect();
-            format!("labels are {}", names.join(", "))
-        })
-    }
-}
-
-/// A budget of table memory, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TableMemory(pub(super) usize);
-
-impl FromStr for TableMemory {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match bytes(text)? {
-            Some(bytes) if (4 << 20..=1 << 30).contains(&bytes) => Ok(Self(bytes)),
-            _ => Err("table memory is between 4MiB and 1GiB; 64MiB is usual".to_owned()),
-        }
-    }
-}
-
-/// A budget of memory for symbols, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct SymbolMemory(pub(super) usize);
-
-impl FromStr for SymbolMemory {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match bytes(text)? {
-            Some(bytes) if (4 << 20..=64 << 30).contains(&bytes) => Ok(Self(bytes)),
-            _ => Err("symbol memory is between 4MiB and 64GiB; 256MiB is usual".to_owned()),
-        }
-    }
-}
-
-/// An amount of memory, in bytes; `None` if it is more than a number holds.
-fn bytes(text: &str) -> Result<Option<usize>, String> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match &text[digits.len()..] {
-        "KiB" | "K" => 10,
-        "MiB" | "M" => 20,
-        "GiB" | "G" => 30,
-        _ => return Err("an amount of memory has a unit, as in 64MiB or 1GiB".to_owned()),
-    };
-    let number = digits.parse().ok();
-    Ok(number.and_then(|number: usize| number.checked_mul(1 << shift)))
-}
-
-/// Samples per second and CPU.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Frequency(pub(super) u32);
-
-impl FromStr for Frequency {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = text.strip_suffix("Hz").unwrap_or(text);
-        match number.parse() {
-            Ok(0) => Err("a frequency is 1 Hz or more; 99 is usual".to_owned()),
-            Ok(hz) => Ok(Self(hz)),
-            Err(_) => Err(
-                "a frequency is a whole number of samples per second, as in 99 or 99Hz".to_owned(),
-            ),
-        }
-    }
-}
-
 /// What a recording may cost.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct MaxOverhead(pub(super) Budget);
@@ -594,33 +542,6 @@ impl FromStr for MaxOverhead {
     }
 }
 
-/// A length of time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Seconds(pub(super) Duration);
-
-impl FromStr for Seconds {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        const SYNTAX: &str = "a length of time is a number of seconds, or has a unit, as in 30, 0.5, 30s, 500ms, 2m or 1h";
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let seconds = match &text[digits.len()..] {
-            "" | "s" => 1.0,
-            "ms" => 0.001,
-            "m" => 60.0,
-            "h" => 3600.0,
-            _ => return Err(SYNTAX.to_owned()),
-        };
-        let number: f64 = digits.parse().map_err(|_| SYNTAX.to_owned())?;
-        let duration =
-            Duration::try_from_secs_f64(number * seconds).map_err(|_| SYNTAX.to_owned())?;
-        if duration < Duration::from_millis(1) {
-            return Err("a recording takes a millisecond or more".to_owned());
-        }
-        Ok(Self(duration))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -629,28 +550,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[track_caller]
-    fn check_seconds(text: &str, expected: Option<u64>) {
-        let parsed = text
-            .parse::<Seconds>()
-            .ok()
-            .map(|seconds| seconds.0.as_millis());
-        assert_eq!(parsed, expected.map(u128::from), "{text}");
-    }
-
-    #[test]
-    fn lengths_of_time_have_fractions_and_units() {
-        check_seconds("30", Some(30_000));
-        check_seconds("0.66", Some(660));
-        check_seconds("30s", Some(30_000));
-        check_seconds("500ms", Some(500));
-        check_seconds("2m", Some(120_000));
-        check_seconds("1h", Some(3_600_000));
-        for text in ["0", "-1", "", "s", "3x", "1e400", "nan", "0.0001"] {
-            check_seconds(text, None);
-        }
     }
 
     #[test]
@@ -669,15 +568,6 @@ mod tests {
         assert_eq!(parse("0.01%"), Budget::of_percent(0.01));
         for text in ["0%", "-1%", "1", "%", "nan%", "inf%", ""] {
             assert_eq!(parse(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn frequencies_are_whole_and_positive() {
-        assert_eq!("99".parse(), Ok(Frequency(99)));
-        assert_eq!("999Hz".parse(), Ok(Frequency(999)));
-        for text in ["0", "-1", "1.5", "x", ""] {
-            assert!(text.parse::<Frequency>().is_err(), "{text}");
         }
     }
 }

@@ -10,6 +10,7 @@ mod outputs;
 mod progress;
 mod record;
 mod selftest;
+mod serve;
 mod summary;
 mod symbols;
 mod trouble;
@@ -69,6 +70,7 @@ fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Some(Verb::Doctor(args)) => doctor::run(&args),
         Some(Verb::Explain(args)) => explain::run(&args),
         Some(Verb::Selftest(args)) => selftest::run(&args),
+        Some(Verb::Serve(args)) => serve::run(&args),
         Some(Verb::Symbols(args)) => symbols::run(&args),
         Some(Verb::Unwind(args)) => unwind::run(&args),
     };

@@ -10,7 +10,7 @@ use std::{
 use rustix::process::Signal;
 
 use super::{
-    args::{Frequency, RecordArgs, flame},
+    args::{RecordArgs, flame},
     debuginfod,
     outputs::{Plan, stop_when_stdout_closes},
     progress::Bar,
@@ -20,13 +20,14 @@ use super::{
 use crate::{
     bpf::Stacks,
     export::{
-        Settings, TARGET_COMMENT,
+        self, Recorded, Settings,
         output::{Destination, OutputError},
     },
     object::opener,
     privilege,
-    record::{End, Lowered, Outcome, Request, Rights, StartCommand, Stop, Times, prepare},
-    symbolize::{self, Inlines, Names},
+    quantity::Frequency,
+    record::{End, Outcome, Request, Rights, StartCommand, Stop, Times, prepare},
+    symbolize::{self, Inlines, Memory, Names},
     target::{
         Follow, TargetSpec,
         command::{ChildStdout, Running},
@@ -60,20 +61,8 @@ pub(super) fn run(args: &RecordArgs) -> Result<ExitCode, Trouble> {
     let outputs = plan.open(args, ready.label())?;
     let mut bar = Bar::new(args.seconds.map(|seconds| seconds.0));
     let mut outcome = ready.record(&stop, &mut bar)?;
-    let comment = comment(args, &outcome);
-    let target = format!("#{TARGET_COMMENT}{}", outcome.label);
-    outcome.profile.comments.extend([comment, target]);
-    let lowered = outcome.lowered.iter().map(|lowered| format!("#{lowered}"));
-    outcome.profile.comments.extend(lowered);
-    outcome.profile.comments.extend(
-        outcome
-            .account
-            .to_string()
-            .lines()
-            .chain(outcome.cost.to_string().lines())
-            .map(|line| format!("#{line}")),
-    );
-    outcome.profile.comments.extend(outcome.gaps.comments());
+    let comments = comments(args, &outcome);
+    outcome.profile.comments.extend(comments);
     let settings = Settings {
         flame: flame(&args.flame),
     };
@@ -146,11 +135,10 @@ fn request(args: &RecordArgs, plan: &Plan) -> Request {
                 Names::Resolve
             },
             most_bytes: args.max_symbol_memory.0 as u64,
+            deadline: None,
+            memory: Memory::None,
         },
-        labels: args
-            .labels
-            .as_ref()
-            .map(|labels| labels.iter().map(|label| label.0).collect()),
+        labels: args.labels.clone(),
         times: if plan.needs_times() {
             Times::Kept
         } else {
@@ -190,26 +178,18 @@ pub(super) fn check_frequency(frequency: Frequency) -> Result<(), Trouble> {
     }
 }
 
-/// The line that heads reports of the profile.
-fn comment(args: &RecordArgs, outcome: &Outcome) -> String {
-    let uname = rustix::system::uname();
-    format!(
-        "ebpfprof {} host={} kernel={} hz={} kept={} lost={}",
-        env!("CARGO_PKG_VERSION"),
-        uname.nodename().to_string_lossy(),
-        uname.release().to_string_lossy(),
-        hertz(args.frequency, &outcome.lowered),
-        outcome.account.kept,
-        outcome.account.lost(),
-    )
-}
-
-/// The frequency, or the first and the last one.
-fn hertz(asked: Frequency, lowered: &[Lowered]) -> String {
-    match lowered.last() {
-        None => asked.0.to_string(),
-        Some(last) => format!("{}..{}", asked.0, last.to_hz),
-    }
+/// What the profile says of its recording.
+fn comments(args: &RecordArgs, outcome: &Outcome) -> Vec<String> {
+    let asked_hz = args.frequency.0;
+    let last_hz = outcome.lowered.last().map(|lowered| lowered.to_hz);
+    export::comments_of(&Recorded {
+        label: &outcome.label,
+        frequencies_hz: (asked_hz, last_hz.unwrap_or(asked_hz)),
+        lowered: &outcome.lowered,
+        account: &outcome.account,
+        cost: &outcome.cost,
+        gaps: &outcome.gaps,
+    })
 }
 
 /// Says what is wrong with a run that gave a profile, if anything, and gives its exit code.

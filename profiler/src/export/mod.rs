@@ -7,6 +7,7 @@
 //! To add a format: a module with `write`, and a line in each `match` here.
 
 mod about;
+mod comments;
 pub mod firefox;
 pub mod flame;
 pub mod folded;
@@ -31,6 +32,7 @@ use std::{
 use clap::ValueEnum;
 
 pub use about::TARGET_COMMENT;
+pub use comments::{Recorded, comments_of};
 pub use read_back::{Nameless, ReadBack, ReadBackError, read_back};
 
 use crate::profile::Profile;

@@ -12,6 +12,7 @@ use std::{
 };
 
 use flate2::{Compression, write::GzEncoder};
+use foldhash::HashMap;
 use prost::Message;
 
 use super::{names, proto};
@@ -25,9 +26,21 @@ use crate::profile::{
 /// # Errors
 /// What `out` refused.
 pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
+    write_message(&message(profile), out)
+}
+
+/// Writes what became more and what became less from one profile to a later one of the same kind.
+///
+/// # Errors
+/// What `out` refused.
+pub fn write_difference(before: &Profile, after: &Profile, out: &mut dyn Write) -> io::Result<()> {
+    write_message(&difference(before, after), out)
+}
+
+fn write_message(message: &proto::Profile, out: &mut dyn Write) -> io::Result<()> {
     // The encoder's header has no time and no name: the same message gives the same bytes.
     let mut gzip = GzEncoder::new(out, Compression::default());
-    gzip.write_all(&message(profile).encode_to_vec())?;
+    gzip.write_all(&message.encode_to_vec())?;
     gzip.finish()?;
     Ok(())
 }
@@ -35,7 +48,38 @@ pub fn write(profile: &Profile, out: &mut dyn Write) -> io::Result<()> {
 /// The profile as a pprof message.
 #[must_use]
 pub fn message(profile: &Profile) -> proto::Profile {
-    let samples = SampleTable::of(profile);
+    message_of(profile, |sample| Sums {
+        count: signed(sample.count),
+        events: signed(sample.events),
+    })
+}
+
+/// What became more and what became less, as a pprof message: values may be negative, and what stayed
+/// as it was is not there. It lasts from the time of the one to that of the other.
+#[must_use]
+pub fn difference(before: &Profile, after: &Profile) -> proto::Profile {
+    let mut both = after.clone();
+    both.merge(before);
+    both.time_ns = after.time_ns;
+    both.duration_ns = after.time_ns.saturating_sub(before.time_ns);
+    // Merging leaves the handles of what was there: so the later counts are found by them.
+    let later: HashMap<_, Sample<'_>> = after
+        .samples()
+        .map(|sample| ((sample.labels, sample.stack), sample))
+        .collect();
+    message_of(&both, |sum| {
+        let later = later.get(&(sum.labels, sum.stack));
+        let (count, events) = later.map_or((0, 0), |later| (later.count, later.events));
+        Sums {
+            count: signed(count) - signed(sum.count.saturating_sub(count)),
+            events: signed(events) - signed(sum.events.saturating_sub(events)),
+        }
+    })
+}
+
+/// The message with these sums for the samples.
+fn message_of(profile: &Profile, sums: impl Fn(&Sample<'_>) -> Sums) -> proto::Profile {
+    let samples = SampleTable::of(profile, sums);
     let places = Places::of(profile, &samples);
     let texts = texts(profile, &samples, &places);
     let text = |text: &str| signed(texts.id(&Cow::Borrowed(text)));
@@ -113,8 +157,27 @@ struct Row<'a> {
     /// Innermost first.
     stack: &'a [LocationId],
     labels: u64,
-    count: u64,
-    events: u64,
+    sums: Sums,
+}
+
+/// What a sample's values are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Sums {
+    count: i64,
+    events: i64,
+}
+
+impl Sums {
+    fn values(self, profile: &Profile) -> Vec<i64> {
+        match profile.values {
+            Values::CountAndPeriod => {
+                let weight = signed(profile.weight(self.count.unsigned_abs()));
+                vec![self.count, weight * self.count.signum()]
+            }
+            Values::CountAlone => vec![self.count],
+            Values::EventsAndWeight => vec![self.events, self.count],
+        }
+    }
 }
 
 /// A label by what it says.
@@ -147,8 +210,8 @@ enum Value<'a> {
 }
 
 impl<'a> SampleTable<'a> {
-    fn of(profile: &'a Profile) -> Self {
-        let samples = profile.samples().filter(|sample| sample.count > 0);
+    fn of(profile: &'a Profile, sums: impl Fn(&Sample<'_>) -> Sums) -> Self {
+        let samples = profile.samples().filter(|sample| sums(sample).count != 0);
         let samples: Vec<Sample<'a>> = samples.collect();
         // Samples with the same labels follow each other.
         let same = |one: &Sample<'a>, other: &Sample<'a>| one.labels == other.labels;
@@ -157,13 +220,13 @@ impl<'a> SampleTable<'a> {
             .map(|samples| (samples, shown_labels(profile, &samples[0])))
             .collect();
         let labels = Table::new(sets.iter().map(|(_, labels)| labels.clone()), 0);
+        let sums = &sums;
         let rows = sets.iter().flat_map(|(samples, set)| {
             let set = labels.id(set);
             samples.iter().map(move |sample| Row {
                 stack: sample.stack,
                 labels: set,
-                count: sample.count,
-                events: sample.events,
+                sums: sums(sample),
             })
         });
         Self {
@@ -207,25 +270,23 @@ impl<'a> SampleTable<'a> {
                     .map(|id| places.location_id(Some(*id)))
                     .collect(),
             };
-            (ids, row.labels, [row.count, row.events])
+            (ids, row.labels, row.sums)
         });
-        let mut rows: Vec<(Vec<u64>, u64, [u64; 2])> = rows.collect();
+        let mut rows: Vec<(Vec<u64>, u64, Sums)> = rows.collect();
         rows.sort_unstable();
         rows.dedup_by(|(ids, labels, sums), (kept_ids, kept_labels, kept)| {
             let is_same = (ids, labels) == (kept_ids, kept_labels);
             if is_same {
-                *kept = [0, 1].map(|at| kept[at].saturating_add(sums[at]));
+                kept.count = kept.count.saturating_add(sums.count);
+                kept.events = kept.events.saturating_add(sums.events);
             }
             is_same
         });
         rows.into_iter()
-            .map(|(location_id, set, [count, events])| proto::Sample {
+            .filter(|(_, _, sums)| sums.count != 0)
+            .map(|(location_id, set, sums)| proto::Sample {
                 location_id,
-                value: match profile.values {
-                    Values::CountAndPeriod => vec![signed(count), signed(profile.weight(count))],
-                    Values::CountAlone => vec![signed(count)],
-                    Values::EventsAndWeight => vec![signed(events), signed(count)],
-                },
+                value: sums.values(profile),
                 label: labels[usize::try_from(set).expect("sets in memory")].clone(),
             })
             .collect()
@@ -725,6 +786,30 @@ mod tests {
         let message = message(&profile);
         assert_eq!(message.sample.len(), 3);
         assert!(message.sample.iter().all(|s| s.label[0].num_unit != 0));
+    }
+
+    #[test]
+    fn a_difference_has_what_changed_and_nothing_else() {
+        let of = |counts: [(&str, u64); 3], time_ns| {
+            let mut profile = Profile::cpu(10);
+            for (words, count) in counts {
+                let marker = profile.marker(words);
+                profile.add(&[marker], &[], count);
+            }
+            profile.time_ns = time_ns;
+            profile
+        };
+        let before = of([("less", 5), ("same", 3), ("gone", 1)], 100);
+        let after = of([("new", 2), ("same", 3), ("less", 1)], 350);
+        let message = difference(&before, &after);
+        let names = message.function.iter().map(|function| function.name);
+        let names = names.map(|at| message.string_table[at as usize].as_str());
+        assert!(names.eq(["gone", "less", "new"]));
+        let values: Vec<&[i64]> = message.sample.iter().map(|s| &s.value[..]).collect();
+        assert_eq!(values, [[-1, -10], [-4, -40], [2, 20]]);
+        assert_eq!((message.time_nanos, message.duration_nanos), (350, 250));
+        let nothing = difference(&after, &after);
+        assert!(nothing.sample.is_empty() && nothing.location.is_empty());
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod tail;
 use std::{
     cell::RefCell,
     rc::{Rc, Weak},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -116,7 +117,7 @@ pub struct Made {
     /// The process.
     pub pid: Pid,
     /// The name of the first of its threads that had a frame in such code.
-    pub comm: Rc<str>,
+    pub comm: Arc<str>,
     /// What made the code.
     pub runtime: Runtime,
     /// Why it has no name. Means nothing where there is one.

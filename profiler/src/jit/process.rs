@@ -1,6 +1,6 @@
 //! One process that makes code: its map, its jitdump, and its frames.
 
-use std::{fs, rc::Rc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use foldhash::HashMap;
 
@@ -164,7 +164,7 @@ struct Frames {
 #[derive(Debug)]
 pub(super) struct Process {
     pid: Pid,
-    comm: Option<Rc<str>>,
+    comm: Option<Arc<str>>,
     runtime: Runtime,
     birth: Option<Birth>,
     parent: Option<(Shared, u64)>,
@@ -212,7 +212,7 @@ impl Process {
         comm: impl FnOnce() -> String,
         book: &mut Book,
     ) -> Place {
-        let comm = Rc::clone(self.comm.get_or_insert_with(|| Rc::from(comm())));
+        let comm = Arc::clone(self.comm.get_or_insert_with(|| Arc::from(comm())));
         let answer = self.answer(address, time_ns);
         let state = match answer {
             Answer::Code(source, _) if self.told_until(source) >= time_ns => State::Settled,

@@ -29,7 +29,7 @@ use std::{
         unix::fs::{FileExt, MetadataExt},
     },
     path::{Path, PathBuf},
-    rc::Rc,
+    sync::Arc,
 };
 
 pub use elf::Segment;
@@ -44,6 +44,7 @@ pub use sections::CodeSections;
 
 use crate::{
     process::{FileNumber, MapRow},
+    symbolize::Warm,
     target::Pid,
 };
 
@@ -119,9 +120,11 @@ pub struct Object {
     /// Whether the Go toolchain made it.
     pub is_go: bool,
     /// The root that its path is in, if it is not ours.
-    pub root: Option<Rc<Root>>,
+    pub root: Option<Arc<Root>>,
     /// Where the file is, if it was copied.
     copied_from: Option<OwnedFd>,
+    /// What it said of addresses.
+    pub(crate) warm: Warm,
     stamp: Option<Stamp>,
     supplied: Vec<Supplied>,
 }
@@ -140,7 +143,7 @@ impl Object {
         Self::new(path, Ok(file), None)
     }
 
-    fn new(path: &str, file: Result<File, Unopened>, root: Option<Rc<Root>>) -> Self {
+    fn new(path: &str, file: Result<File, Unopened>, root: Option<Arc<Root>>) -> Self {
         let unopened = file.as_ref().err().copied();
         let file = file.ok();
         let facts = file
@@ -157,6 +160,7 @@ impl Object {
             is_go: facts.is_go,
             root,
             copied_from: None,
+            warm: Warm::default(),
             supplied: Vec::new(),
         }
     }
@@ -254,10 +258,22 @@ impl Stamp {
     }
 }
 
+/// Objects by their ids, as they were at one time: for whoever names code while others go on.
+#[derive(Clone, Debug, Default)]
+pub struct ObjectTable(Vec<Arc<Object>>);
+
+impl ObjectTable {
+    /// The object with this id.
+    #[must_use]
+    pub fn get(&self, id: ObjectId) -> &Object {
+        &self.0[id.index()]
+    }
+}
+
 /// Every object seen in this run.
 #[derive(Debug, Default)]
 pub struct Objects {
-    objects: Vec<Object>,
+    table: ObjectTable,
     roots: Roots,
     ids: HashMap<Key, ObjectId>,
     /// Objects that a sample lies in.
@@ -292,8 +308,9 @@ impl Objects {
             }
             Ok(opened) => {
                 let root = self.roots.of(pid);
-                let id = self.insert(&row.path, Ok(opened.file), root);
-                self.objects[id.index()].copied_from = opened.copied_from;
+                let mut object = Object::new(&row.path, Ok(opened.file), root);
+                object.copied_from = opened.copied_from;
+                let id = self.push(object);
                 self.ids.insert(Key::File(number), id);
                 Some(id)
             }
@@ -324,12 +341,15 @@ impl Objects {
         self.sampled.insert(id)
     }
 
-    /// The objects that samples lie in, in the order in which they were first seen.
+    /// The objects that samples lie in, in the order in which they were first seen, but for those that
+    /// somebody holds.
     pub fn sampled_mut(&mut self) -> impl Iterator<Item = &mut Object> {
         let sampled = &self.sampled;
-        let numbered = (1..).zip(&mut self.objects);
+        let numbered = (1..).zip(&mut self.table.0);
+        let is_sampled = |number| sampled.contains(&ObjectId(number));
         numbered
-            .filter_map(|(number, object)| sampled.contains(&ObjectId(number)).then_some(object))
+            .filter(move |(number, _)| is_sampled(*number))
+            .filter_map(|(_, object)| Arc::get_mut(object))
     }
 
     /// Files that could not be opened because too many are.
@@ -342,7 +362,7 @@ impl Objects {
     #[must_use]
     pub fn forbidden(&self) -> usize {
         let sampled = (1..)
-            .zip(&self.objects)
+            .zip(&self.table.0)
             .filter(|(number, _)| self.sampled.contains(&ObjectId(*number)));
         sampled
             .filter(|(_, object)| object.unopened == Some(Unopened::NoPermission))
@@ -357,12 +377,16 @@ impl Objects {
         let mapped = mapped();
         let is_needed = |id: &ObjectId| mapped.contains(id) || self.sampled.contains(id);
         self.ids.retain(|_, id| is_needed(id));
-        for (number, object) in (1..).zip(&mut self.objects) {
-            if !is_needed(&ObjectId(number)) && object.file.take().is_some() {
+        for (number, object) in (1..).zip(&mut self.table.0) {
+            // What somebody holds is closed the next time.
+            if !is_needed(&ObjectId(number))
+                && let Some(object) = Arc::get_mut(object)
+                && object.file.take().is_some()
+            {
                 object.unopened = Some(Unopened::TooManyFiles);
             }
         }
-        let open_files = self.objects.iter().filter(|object| object.file.is_some());
+        let open_files = self.table.0.iter().filter(|object| object.file.is_some());
         self.open_files = open_files.count();
         self.needed_files = self.open_files;
     }
@@ -371,11 +395,16 @@ impl Objects {
         &mut self,
         path: &str,
         file: Result<File, Unopened>,
-        root: Option<Rc<Root>>,
+        root: Option<Arc<Root>>,
     ) -> ObjectId {
-        self.open_files += usize::from(file.is_ok());
-        self.objects.push(Object::new(path, file, root));
-        ObjectId(u32::try_from(self.objects.len()).expect("fewer than 2^32 objects"))
+        self.push(Object::new(path, file, root))
+    }
+
+    fn push(&mut self, object: Object) -> ObjectId {
+        let objects = &mut self.table.0;
+        self.open_files += usize::from(object.file.is_some());
+        objects.push(Arc::new(object));
+        ObjectId(u32::try_from(objects.len()).expect("fewer than 2^32 objects"))
     }
 
     /// Whether the code in an object's file ends a call at this address, or returns from a signal
@@ -398,25 +427,31 @@ impl Objects {
     /// The object with this id.
     #[must_use]
     pub fn get(&self, id: ObjectId) -> &Object {
-        &self.objects[id.index()]
+        self.table.get(id)
+    }
+
+    /// The objects there are now.
+    #[must_use]
+    pub fn table(&self) -> &ObjectTable {
+        &self.table
     }
 
     /// The object with this id, if there is one: for ids that came over the kernel boundary.
     #[must_use]
     pub fn find(&self, id: ObjectId) -> Option<&Object> {
-        self.objects.get(id.index())
+        self.table.0.get(id.index()).map(Arc::as_ref)
     }
 
     /// How many objects there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.objects.len()
+        self.table.0.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
+        self.table.0.is_empty()
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::Path,
-    rc::Rc,
+    sync::Arc,
 };
 
 use foldhash::HashMap;
@@ -43,11 +43,11 @@ type Key = (u64, u64, u64);
 
 /// Every root seen in this run.
 #[derive(Debug, Default)]
-pub(super) struct Roots(HashMap<Key, Option<Rc<Root>>>);
+pub(super) struct Roots(HashMap<Key, Option<Arc<Root>>>);
 
 impl Roots {
     /// The root of a process; `None` if it sees what we see, or has ended.
-    pub(super) fn of(&mut self, pid: Pid) -> Option<Rc<Root>> {
+    pub(super) fn of(&mut self, pid: Pid) -> Option<Arc<Root>> {
         let key = key(&pid.to_string())?;
         self.0
             .entry(key)
@@ -56,7 +56,7 @@ impl Roots {
                     return None;
                 }
                 let root = open_root(&pid.to_string());
-                root.ok().map(|root| Rc::new(Root(root)))
+                root.ok().map(|root| Arc::new(Root(root)))
             })
             .clone()
     }

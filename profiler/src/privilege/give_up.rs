@@ -51,6 +51,15 @@ pub const OPENING: &[Capability] = &[
     Capability::DacReadSearch,
 ];
 
+/// What answering requests takes: who processes are, files of others, and the kernel's addresses. What
+/// captures take is their own threads' business.
+pub const SERVING: &[Capability] = &[
+    Capability::SysPtrace,
+    Capability::CheckpointRestore,
+    Capability::DacReadSearch,
+    Capability::Syslog,
+];
+
 /// What reading files of others takes, also below the roots of their processes.
 pub const READING: &[Capability] = &[Capability::SysPtrace, Capability::DacReadSearch];
 

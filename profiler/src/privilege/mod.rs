@@ -8,7 +8,7 @@ use std::fs;
 use rustix::thread::CapabilitySet;
 use thiserror::Error;
 
-pub use give_up::{FETCHING, NAMING, OPENING, READING, SAMPLING, keep_only};
+pub use give_up::{FETCHING, NAMING, OPENING, READING, SAMPLING, SERVING, keep_only};
 
 use crate::{error::Explain, unnamed::KERNEL_NAMES};
 

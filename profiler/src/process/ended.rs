@@ -46,6 +46,17 @@ impl Processes {
         gone
     }
 
+    /// Forgets every process, and takes their tables out of the kernel.
+    pub fn forget_all(&mut self, tables: &mut Tables) {
+        for pid in self.processes.keys() {
+            tables.withdraw(*pid);
+        }
+        *self = Self {
+            events_lost: self.events_lost,
+            ..Self::new(self.scope.clone())
+        };
+    }
+
     /// Processes that ended a while ago. Where the first thread ended before the others nothing tells
     /// when those do: such a process is looked at each time.
     pub(super) fn gone(&mut self, now_ns: u64, threads: impl Fn(Pid) -> usize) -> Vec<Pid> {

@@ -84,6 +84,7 @@ fn sample(pid: Pid, time_ns: u64, generation: u32, place: Place) -> Sample {
         generation,
         time_ns,
         cgroup_id: 0,
+        captures: 1,
         comm: Comm::default(),
         kernel: vec![],
         unwalked: None,

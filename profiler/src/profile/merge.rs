@@ -2,7 +2,7 @@
 
 use super::{
     FrameKind, Function, Identity, Label, LabelKey, LabelValue, Line, LocationId, Mapping,
-    MappingId, Profile, StringId, Sum,
+    MappingId, Profile, Sample, StringId, Sum,
 };
 
 /// A line by what it says: name, linker's name and file; start line, line and column.
@@ -63,6 +63,37 @@ impl Profile {
                 self.shown_labels.push(*key);
             }
         }
+    }
+
+    /// The samples that are wanted, with the code that they lie in and nothing else. It is labelled by
+    /// these keys, as far as the samples are, and by the comm. Times of events are left out.
+    #[must_use]
+    pub fn part(&self, shown: &[LabelKey], mut is_wanted: impl FnMut(&Sample<'_>) -> bool) -> Self {
+        let mut part = Self {
+            event_type: self.event_type.clone(),
+            period_type: self.period_type.clone(),
+            values: self.values,
+            time_ns: self.time_ns,
+            duration_ns: self.duration_ns,
+            shown_labels: shown.to_vec(),
+            ..Self::cpu(self.period)
+        };
+        let mut locations: Vec<Option<LocationId>> = vec![None; self.locations.len()];
+        for sample in self.samples().filter(|sample| is_wanted(sample)) {
+            let mut adopt = |id: &LocationId| {
+                let known = &mut locations[id.index()];
+                *known.get_or_insert_with(|| part.adopt(self, *id))
+            };
+            let stack: Vec<LocationId> = sample.stack.iter().map(&mut adopt).collect();
+            let is_shown = |key: &LabelKey| *key == LabelKey::Comm || shown.contains(key);
+            let labels = sample.labels.iter().filter(|(key, _)| is_shown(key));
+            let labels: Vec<Label> = labels
+                .map(|(key, value)| (part.adopt_key(self, *key), part.adopt_label(self, *value)))
+                .collect();
+            let (count, events) = (sample.count, sample.events);
+            part.add_sum(&stack, &labels, Sum { count, events });
+        }
+        part
     }
 
     /// Has code made at run time found by its function alone: numbers mean nothing in another profile.

@@ -11,7 +11,7 @@ mod merge;
 mod summary;
 mod timeline;
 
-use std::{borrow::Cow, hash::Hash};
+use std::{borrow::Cow, hash::Hash, str::FromStr};
 
 use foldhash::{HashMap, HashSet};
 
@@ -225,6 +225,21 @@ impl LabelKey {
             Self::Thread => Some("thread"),
             Self::Foreign(_) => None,
         }
+    }
+}
+
+/// A text that names no label of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("labels are {}", LabelKey::ALL.map(|key| key.own_name().unwrap_or_default()).join(", "))]
+pub struct NoSuchLabel;
+
+impl FromStr for LabelKey {
+    type Err = NoSuchLabel;
+
+    fn from_str(text: &str) -> Result<Self, NoSuchLabel> {
+        let mut own = Self::ALL.into_iter();
+        own.find(|key| key.own_name() == Some(text))
+            .ok_or(NoSuchLabel)
     }
 }
 

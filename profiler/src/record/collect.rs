@@ -15,11 +15,11 @@ use crate::{
     bpf::{KernelSymbols, Sample},
     bug,
     jit::{self, Jit},
-    object::{Bias, ElfAddr, ObjectId, Objects},
+    object::{Bias, ElfAddr, ObjectId, ObjectTable, Objects},
     process::{Mapping as ProcessMapping, Processes, Space, UserPlace, UserStack},
     profile::{
-        self, FrameKind, Function, Line, LocationId, MappingId, MappingKind, Moment, Profile,
-        StringId,
+        self, FrameKind, Function, LabelKey, Line, LocationId, MappingId, MappingKind, Moment,
+        Profile, StringId,
     },
     symbolize::{self, Origin, Symbolized, symbolize},
     target::Pid,
@@ -122,6 +122,11 @@ impl Collector {
         self.main_path.is_some()
     }
 
+    /// Kept samples with a cut stack, by reason.
+    pub(super) fn cut(&self) -> &BTreeMap<StopReason, u64> {
+        &self.cut
+    }
+
     pub(super) fn kept(&self) -> u64 {
         self.kept
     }
@@ -150,16 +155,13 @@ impl Collector {
             stack.push(self.kernel_location(address));
         }
         if !sample.kernel_stop.is_complete() {
-            stack.push(self.marker(&format!(
-                "[kernel stack cut: {}]",
-                sample.kernel_stop.words()
-            )));
+            stack.push(self.marker(&kernel_cut_words(sample.kernel_stop)));
         }
         for place in &user.places {
             stack.push(self.user_location(sample, *place, known));
         }
         if !user.stop.is_complete() {
-            stack.push(self.marker(&format!("[cut: {}]", user.stop.words())));
+            stack.push(self.marker(&cut_words(user.stop)));
         }
         if stack.is_empty() {
             stack.push(self.marker("[stack left out]"));
@@ -343,51 +345,159 @@ impl Collector {
         self.origins.iter().filter_map(in_kernel).collect()
     }
 
+    /// Ends the sampling: what is left to do takes no process, and may be done by another thread.
+    pub(super) fn gather(mut self, known: Known<'_>) -> Gathered {
+        let jit = std::mem::take(&mut self.jit);
+        let objects = known.objects;
+        let jit = bug::contain(|| jit.finish(jit::Now::read(), known.processes, objects));
+        Gathered {
+            profile: self.profile,
+            origins: self.origins,
+            objects: objects.table().clone(),
+            jit: jit.unwrap_or_default(),
+            made: self.made,
+            account: Account {
+                kept: self.kept,
+                complete: self.complete,
+                cut: self.cut,
+                ..Account::default()
+            },
+        }
+    }
+}
+
+/// A profile with names, and why some have none.
+pub(super) struct Named {
+    pub(super) profile: Profile,
+    origins: Vec<Origin>,
+    objects: ObjectTable,
+    pub(super) symbolized: Symbolized,
+    made: HashMap<LocationId, jit::Made>,
+}
+
+impl Named {
+    fn found(&self) -> Found<'_> {
+        Found {
+            profile: &self.profile,
+            origins: &self.origins,
+            known: &self.symbolized.known,
+            made: &self.made,
+            objects: &self.objects,
+        }
+    }
+
+    /// The samples that are wanted: their profile, the part of the account that is about them, and
+    /// frames without a name or a line.
+    pub(super) fn part(
+        &self,
+        shown: &[LabelKey],
+        is_wanted: impl Fn(&profile::Sample<'_>) -> bool,
+    ) -> (Profile, Account, Gaps) {
+        let mut account = Account::default();
+        let mut tally = Tally::new(self.found());
+        for sample in self.profile.samples().filter(&is_wanted) {
+            account.kept += sample.events;
+            match self.cut(&sample) {
+                None => account.complete += sample.events,
+                Some(reason) => *account.cut.entry(reason).or_insert(0) += sample.events,
+            }
+            tally.add(&sample, &mut account);
+        }
+        let gaps = tally.finish(account.frames);
+        (self.profile.part(shown, is_wanted), account, gaps)
+    }
+
+    /// Why a sample's stack is cut, by the frame that says so.
+    fn cut(&self, sample: &profile::Sample<'_>) -> Option<StopReason> {
+        let markers = sample.stack.iter().rev();
+        let mut markers = markers.filter(|id| self.origins[id.index()] == Origin::Marker);
+        let words = |id: &LocationId| {
+            let line = self.profile.location_at(*id).lines.first()?;
+            cut_reason(self.profile.line_name(line))
+        };
+        markers.find_map(words)
+    }
+}
+
+/// The frame that ends a cut stack.
+fn cut_words(reason: StopReason) -> String {
+    format!("[cut: {}]", reason.words())
+}
+
+/// The frame that ends a cut kernel stack.
+fn kernel_cut_words(reason: StopReason) -> String {
+    format!("[kernel stack cut: {}]", reason.words())
+}
+
+/// The reason in one of these frames.
+fn cut_reason(words: &str) -> Option<StopReason> {
+    let is_it =
+        |reason: &StopReason| words == cut_words(*reason) || words == kernel_cut_words(*reason);
+    StopReason::ALL.into_iter().find(is_it)
+}
+
+/// A profile whose code has no names yet.
+pub(super) struct Gathered {
+    pub(super) profile: Profile,
+    origins: Vec<Origin>,
+    objects: ObjectTable,
+    jit: jit::Finished,
+    made: Vec<(LocationId, jit::Place)>,
+    account: Account,
+}
+
+impl Gathered {
     /// Names everything. Gives the profile, the part of the account that is about stacks, and
     /// whether the kernel hid its names.
-    pub(super) fn finish(
+    pub(super) fn name(
         mut self,
-        known: Known<'_>,
         symbols: symbolize::Settings,
         printed: Option<&KernelSymbols>,
     ) -> Finished {
-        let objects = known.objects;
-        let jit = std::mem::take(&mut self.jit);
-        let jit = bug::contain(|| jit.finish(jit::Now::read(), known.processes, objects));
-        let jit = jit.unwrap_or_default();
-        let mut symbolized = symbolize(&mut self.profile, &self.origins, objects, symbols, printed);
-        let made = self.name_made(&jit, &mut symbolized.known);
-        let mut account = Account {
-            kept: self.kept,
-            complete: self.complete,
-            cut: self.cut,
-            ..Account::default()
-        };
-        let mut tally = Tally::new(Found {
-            profile: &self.profile,
-            origins: &self.origins,
-            known: &symbolized.known,
-            made: &made,
-            objects,
-        });
-        self.profile
-            .samples()
-            .for_each(|sample| tally.add(&sample, &mut account));
+        let mut account = std::mem::take(&mut self.account);
+        let named = self.name_to_keep(symbols, printed);
+        let mut tally = Tally::new(named.found());
+        let samples = named.profile.samples();
+        samples.for_each(|sample| tally.add(&sample, &mut account));
         let gaps = tally.finish(account.frames);
         Finished {
-            profile: self.profile,
+            profile: named.profile,
             account,
-            symbolized,
+            symbolized: named.symbolized,
             gaps,
         }
     }
 
+    /// Names everything, for whoever wants parts of it.
+    pub(super) fn name_to_keep(
+        mut self,
+        symbols: symbolize::Settings,
+        printed: Option<&KernelSymbols>,
+    ) -> Named {
+        let (profile, objects) = (&mut self.profile, &self.objects);
+        let mut symbolized = symbolize(profile, &self.origins, objects, symbols, printed);
+        let made = self.name_made(&mut symbolized.known);
+        Named {
+            profile: self.profile,
+            origins: self.origins,
+            objects: self.objects,
+            symbolized,
+            made,
+        }
+    }
+
+    /// About how much memory it takes, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        const LOCATION_BYTES: usize = 200;
+        const SAMPLE_BYTES: usize = 300;
+        let stacks: usize = self.profile.samples().map(|one| 4 * one.stack.len()).sum();
+        let samples = self.profile.samples().count();
+        self.origins.len() * LOCATION_BYTES + samples * SAMPLE_BYTES + stacks
+    }
+
     /// Gives code made at run time its names, or the reason why it has none. Tells whose it is.
-    fn name_made(
-        &mut self,
-        jit: &jit::Finished,
-        known: &mut [symbolize::Known],
-    ) -> HashMap<LocationId, jit::Made> {
+    fn name_made(&mut self, known: &mut [symbolize::Known]) -> HashMap<LocationId, jit::Made> {
+        let jit = std::mem::take(&mut self.jit);
         let mut unnamed = HashMap::default();
         for (id, place) in std::mem::take(&mut self.made) {
             let Some(name) = jit.names.get(place.index()).and_then(Option::as_ref) else {

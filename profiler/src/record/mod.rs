@@ -4,9 +4,12 @@
 //! say while it runs goes to a [`Watch`].
 
 mod account;
+mod capture;
 mod collect;
 mod governor;
 mod labels;
+pub mod live;
+mod sampling;
 mod session;
 mod timeline;
 mod unnamed;
@@ -29,6 +32,7 @@ use thiserror::Error;
 pub use account::{Account, Cost};
 pub use governor::{BpfTime, Budget, Lowered};
 pub use labels::LabelSettings;
+pub(crate) use usage::raise_descriptor_limit;
 
 use crate::{
     bpf::{self, BpfError, Flavour, Stacks},

@@ -100,6 +100,7 @@ mod tests {
             generation: 0,
             time_ns,
             cgroup_id: 0,
+            captures: 1,
             comm: Comm::default(),
             kernel: vec![],
             user: vec![],

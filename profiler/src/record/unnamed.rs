@@ -10,7 +10,7 @@ use foldhash::HashMap;
 use super::account::Account;
 use crate::{
     jit,
-    object::{ObjectId, Objects},
+    object::{ObjectId, ObjectTable},
     profile::{LabelKey, LabelValue, LocationId, MappingId, Profile, Sample, StringId},
     symbolize::{KERNEL_NAME, Known, Origin},
     target::Pid,
@@ -24,7 +24,7 @@ pub(super) struct Found<'a> {
     pub(super) known: &'a [Known],
     /// Whose code is made at run time and has no name.
     pub(super) made: &'a HashMap<LocationId, jit::Made>,
-    pub(super) objects: &'a Objects,
+    pub(super) objects: &'a ObjectTable,
 }
 
 /// Frames by what became of them.

@@ -26,7 +26,7 @@ fn duration(clock: ClockId) -> Duration {
 }
 
 /// Lets this process open as many files as the administrator allows. A refusal is no error.
-pub(super) fn raise_descriptor_limit() {
+pub(crate) fn raise_descriptor_limit() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
         current: limit.maximum,

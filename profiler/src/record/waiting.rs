@@ -35,6 +35,11 @@ impl Waiting {
         std::mem::take(&mut self.0)
     }
 
+    /// The time of the oldest sample that waits.
+    pub(super) fn since_ns(&self) -> Option<u64> {
+        self.0.iter().map(|held| held.sample.time_ns).min()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -5,14 +5,17 @@ use std::{collections::HashSet, path::PathBuf};
 
 use profiler_common::config::{TargetKey, TargetKind};
 
+use super::RecordError;
+
 use crate::{
-    bpf::Sampler,
+    bpf::{CaptureNumber, Sampler},
     process::{Change, ProcessEvent},
     target::{self, Follow, Pid, TargetSpec},
 };
 
 /// What is a target for which reason.
 pub(super) struct Watched {
+    capture: CaptureNumber,
     spec: TargetSpec,
     /// Processes whose main thread has a name asked for.
     named: HashSet<Pid>,
@@ -24,10 +27,16 @@ pub(super) struct Watched {
 
 impl Watched {
     /// Starts with the targets there are.
-    pub(super) fn new(spec: TargetSpec, cgroups: Vec<PathBuf>, pids: &[Pid]) -> Self {
+    pub(super) fn new(
+        capture: CaptureNumber,
+        spec: TargetSpec,
+        cgroups: Vec<PathBuf>,
+        pids: &[Pid],
+    ) -> Self {
         let has_name = |pid: &&Pid| main_name(**pid).is_some_and(|name| spec.comms.contains(&name));
         let named = pids.iter().filter(has_name).copied().collect();
         Self {
+            capture,
             spec,
             named,
             cgroups,
@@ -46,26 +55,25 @@ impl Watched {
         match &event.change {
             Change::Exec { pid, comm } if self.spec.comms.contains(comm) => {
                 self.named.insert(*pid);
-                self.add(*pid, sampler);
+                self.try_add(*pid, sampler);
             }
             Change::Exec { pid, .. } => {
                 let stays = self.spec.follow == Follow::Yes || self.spec.pids.contains(pid);
                 if self.named.remove(pid) && !stays {
-                    sampler.remove_target(key(*pid));
+                    sampler.remove_target(self.capture, key(*pid));
                 }
             }
             Change::Fork { pid, parent } if pid != parent && self.named.contains(parent) => {
                 self.named.insert(*pid);
-                self.add(*pid, sampler);
+                self.try_add(*pid, sampler);
             }
             _ => {}
         }
     }
 
     /// Processes that are gone: their pids may be given to others.
-    pub(super) fn forget(&mut self, pids: &[Pid], sampler: &mut Sampler) {
+    pub(super) fn forget(&mut self, pids: &[Pid]) {
         for pid in pids {
-            sampler.remove_target(key(*pid));
             self.named.remove(pid);
             self.in_cgroups.remove(pid);
         }
@@ -84,24 +92,30 @@ impl Watched {
         let now: HashSet<Pid> = listed.collect();
         let before = std::mem::replace(&mut self.in_cgroups, now.clone());
         for pid in now.difference(&before) {
-            self.add(*pid, sampler);
+            self.try_add(*pid, sampler);
         }
         for pid in before.difference(&now) {
             if !self.spec.pids.contains(pid) && !self.named.contains(pid) {
-                sampler.remove_target(key(*pid));
+                sampler.remove_target(self.capture, key(*pid));
             }
         }
     }
 
-    fn add(&mut self, pid: Pid, sampler: &mut Sampler) {
-        if let Err(error) = sampler.add_target(key(pid)) {
+    /// Makes a process a target.
+    pub(super) fn add(&self, pid: Pid, sampler: &mut Sampler) -> Result<(), RecordError> {
+        Ok(sampler.add_target(self.capture, key(pid))?)
+    }
+
+    fn try_add(&mut self, pid: Pid, sampler: &mut Sampler) {
+        if let Err(error) = self.add(pid, sampler) {
             log::debug!("process {pid} cannot become a target: {error}");
             self.refused += 1;
         }
     }
 }
 
-fn key(pid: Pid) -> TargetKey {
+/// The key of a process in the target set.
+pub(super) fn key(pid: Pid) -> TargetKey {
     TargetKey::id(TargetKind::Pid, u64::from(pid.0))
 }
 

@@ -153,6 +153,23 @@ pub(crate) fn text_bytes() -> Option<u64> {
     *BYTES.get_or_init(read)
 }
 
+/// The functions of kernel addresses by `/proc/kallsyms`, where it tells; none that would be the
+/// neighbour's.
+#[must_use]
+pub fn kernel_functions_at(addresses: &[u64]) -> Vec<Option<String>> {
+    let mut sorted = addresses.to_vec();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let layout = KernelLayout::of_kernel(&sorted, None);
+    let named = |address: &u64| {
+        let at = sorted.binary_search(address).ok()?;
+        let name = layout.names.get(at)?.as_ref()?;
+        let is_own = layout.place(*address).is_some() || is_made_at_run_time(name);
+        is_own.then(|| name.clone())
+    };
+    addresses.iter().map(named).collect()
+}
+
 fn symbols() -> io::Result<BufReader<File>> {
     Ok(BufReader::new(File::open("/proc/kallsyms")?))
 }

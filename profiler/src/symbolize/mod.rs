@@ -14,20 +14,22 @@ mod rust_sources;
 mod sources;
 mod store;
 mod symbols;
+mod warm;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Instant};
 
 pub(crate) use demangle::readable;
 pub(crate) use kernel::text_bytes as kernel_text_bytes;
-pub use kernel::{KERNEL_NAME, KernelNames};
+pub use kernel::{KERNEL_NAME, KernelNames, kernel_functions_at};
 pub use sources::{LineSource, NameSource, SymbolSources, symbol_sources};
+pub(crate) use warm::Warm;
 
 use self::{dwarf::Frame, rust_sources::RustSources};
 use crate::{
     bpf::KernelSymbols,
     bug,
     jit::{JitReason, Runtime},
-    object::{ElfAddr, Object, ObjectId, Objects, Unopened},
+    object::{ElfAddr, Object, ObjectId, ObjectTable, Unopened},
     profile::{FrameKind, Function, Line, LocationId, Profile, StringId},
     unnamed::{NoLines, Reason},
 };
@@ -79,6 +81,20 @@ pub struct Settings {
     /// Bytes of memory that they may take at one time. Names come first; what would need more has no
     /// lines.
     pub most_bytes: u64,
+    /// When whoever wants them wants them no more: objects that were not asked by then have names and
+    /// no lines.
+    pub deadline: Option<Instant>,
+    /// Whether what objects say is remembered.
+    pub memory: Memory,
+}
+
+/// Whether what objects say is remembered: by those who ask again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    /// With the object, within bounds.
+    Kept,
+    /// It is not.
+    None,
 }
 
 impl Default for Settings {
@@ -87,6 +103,8 @@ impl Default for Settings {
             inlines: Inlines::Resolve,
             names: Names::Resolve,
             most_bytes: DEFAULT_SYMBOL_BYTES,
+            deadline: None,
+            memory: Memory::None,
         }
     }
 }
@@ -113,6 +131,8 @@ pub struct Symbolized {
     pub without_lines: usize,
     /// Objects that have no debug information, and a build id by which others may have it.
     pub bare_objects: usize,
+    /// Objects that were asked for names alone, as the time was up.
+    pub hurried: usize,
 }
 
 /// Gives each location its lines. `origins[i]` belongs to the `i`th location; `printed` is what the
@@ -120,14 +140,14 @@ pub struct Symbolized {
 pub fn symbolize(
     profile: &mut Profile,
     origins: &[Origin],
-    objects: &Objects,
+    objects: &ObjectTable,
     settings: Settings,
     printed: Option<&KernelSymbols>,
 ) -> Symbolized {
     let mut known: Vec<Known> = origins.iter().map(before_asking).collect();
     let mut by_object: BTreeMap<ObjectId, Vec<(LocationId, u64)>> = BTreeMap::new();
     let mut in_kernel = Vec::new();
-    let (mut without_lines, mut bare_objects) = (0, 0);
+    let (mut without_lines, mut bare_objects, mut hurried) = (0, 0, 0);
     for (id, origin) in profile.location_ids().zip(origins) {
         match origin {
             Origin::Object(object, address) => {
@@ -145,8 +165,18 @@ pub fn symbolize(
             Names::LeftToReader if object.has_path() => leave(profile, addresses, &mut known),
             _ => addresses,
         };
+        let is_late = settings.deadline.is_some_and(|at| Instant::now() >= at);
+        let in_haste = is_late && settings.inlines == Inlines::Resolve;
+        hurried += usize::from(in_haste);
         let naming = Naming {
-            settings,
+            settings: Settings {
+                inlines: if in_haste {
+                    Inlines::Skip
+                } else {
+                    settings.inlines
+                },
+                ..settings
+            },
             known: &mut known,
             sources: &mut sources,
         };
@@ -165,6 +195,7 @@ pub fn symbolize(
         kernel_names: kernel_names.unwrap_or(KernelNames::Told),
         without_lines,
         bare_objects,
+        hurried,
     }
 }
 
@@ -245,7 +276,11 @@ fn symbolize_object(
     let mut addresses: Vec<u64> = locations.iter().map(|(_, address)| *address).collect();
     addresses.sort_unstable();
     addresses.dedup();
-    let told = file_of(object).and_then(|file| object::ask(object, file, &addresses, settings));
+    let ask = |file, addresses: &[u64]| object::ask(object, file, addresses, settings);
+    let told = file_of(object).and_then(|file| match settings.memory {
+        Memory::Kept => object.warm.ask(&addresses, settings, |new| ask(file, new)),
+        Memory::None => ask(file, &addresses),
+    });
     let mut told = match told {
         Ok(told) => told,
         Err(reason) => {
@@ -370,7 +405,7 @@ fn named_line(profile: &mut Profile, raw_name: &str) -> Line {
 }
 
 /// A stand-in for each location that has no symbol: what the code lies in.
-fn name_the_rest(profile: &mut Profile, origins: &[Origin], objects: &Objects) {
+fn name_the_rest(profile: &mut Profile, origins: &[Origin], objects: &ObjectTable) {
     for (id, origin) in profile.location_ids().zip(origins) {
         let location = profile.location_at(id);
         let is_left = location

@@ -10,6 +10,7 @@ pub mod wait;
 mod cgroup;
 mod container;
 mod error;
+mod identity;
 mod ids;
 mod label;
 mod membership;
@@ -26,8 +27,10 @@ pub(crate) use cgroup::{
     unescape as unescape_mount,
 };
 pub use error::TargetError;
+pub use identity::{Identity, identity};
 pub use ids::{ParseIdError, Pid, Tid};
 pub use membership::Memberships;
+pub(crate) use procfs::{Procfs, Stat};
 pub use procfs::{descendants, is_initial_pid_namespace, process_of, start_time};
 
 /// Whether the children of targets are targets.
@@ -129,7 +132,7 @@ pub fn resolve(
             what: "user stacks",
         });
     }
-    resolve::resolve_in(&procfs::Procfs::system(), spec, user_stacks, cgroups)
+    resolve::resolve_in(&Procfs::system(), spec, user_stacks, cgroups)
 }
 
 impl Targets {

@@ -24,19 +24,24 @@ const INITIAL_CGROUP_NAMESPACE: u64 = 0xefff_fffb;
 
 /// What `/proc/PID/stat` says of a task. Source: proc_pid_stat(5).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Stat {
+pub(crate) struct Stat {
     /// Name of the task. Any bytes: a program may set what it likes.
-    pub(super) comm: Vec<u8>,
+    pub(crate) comm: Vec<u8>,
     /// Field 3: `R`, `S`, `Z`, …
-    state: u8,
+    pub(crate) state: u8,
     /// Field 4: the parent process; 0 for the first process and for kthreadd.
     pub(super) parent: Pid,
     /// Field 9.
     flags: u64,
+    /// Fields 14 and 15: time on a CPU, in clock ticks. In a process's own file it is that of all its
+    /// threads.
+    pub(crate) cpu_ticks: u64,
     /// Field 20.
-    thread_count: u64,
+    pub(crate) thread_count: u64,
     /// Field 22: when the task started, in clock ticks since the boot.
-    start_time: u64,
+    pub(crate) start_time: u64,
+    /// Field 24: pages in memory.
+    pub(crate) resident_pages: u64,
 }
 
 impl Stat {
@@ -55,42 +60,44 @@ impl Stat {
             state: *fields.first()?.as_bytes().first()?,
             parent: Pid(u32::try_from(number(4)?).ok()?),
             flags: number(9)?,
+            cpu_ticks: number(14)? + number(15)?,
             thread_count: number(20)?,
             start_time: number(22)?,
+            resident_pages: number(24).unwrap_or(0),
         })
     }
 
     /// Whether no code of it will run again. A process whose first thread has ended lives on as
     /// long as it has others.
-    pub(super) fn is_gone(&self) -> bool {
+    pub(crate) fn is_gone(&self) -> bool {
         self.is_ended_thread() && self.thread_count <= 1
     }
 
     /// Whether the one thread with this id has ended, whatever others its process has.
-    pub(super) fn is_ended_thread(&self) -> bool {
+    pub(crate) fn is_ended_thread(&self) -> bool {
         matches!(self.state, b'Z' | b'X' | b'x')
     }
 
     /// Whether it runs kernel code alone.
-    pub(super) fn is_kernel_thread(&self) -> bool {
+    pub(crate) fn is_kernel_thread(&self) -> bool {
         self.flags & KERNEL_THREAD_FLAG != 0
     }
 
     /// The comm for people to read.
-    pub(super) fn comm_text(&self) -> String {
+    pub(crate) fn comm_text(&self) -> String {
         String::from_utf8_lossy(&self.comm).into_owned()
     }
 }
 
 /// A procfs mount.
 #[derive(Clone, Debug)]
-pub(super) struct Procfs {
+pub(crate) struct Procfs {
     root: PathBuf,
 }
 
 impl Procfs {
     /// The one at `/proc`.
-    pub(super) fn system() -> Self {
+    pub(crate) fn system() -> Self {
         Self::at(Path::new("/proc"))
     }
 
@@ -102,7 +109,7 @@ impl Procfs {
     }
 
     /// What is known of the task with this process or thread id; `None` when there is none.
-    pub(super) fn stat(&self, id: u32) -> Option<Stat> {
+    pub(crate) fn stat(&self, id: u32) -> Option<Stat> {
         Stat::parse(&fs::read(self.root.join(id.to_string()).join("stat")).ok()?)
     }
 
@@ -113,7 +120,7 @@ impl Procfs {
     }
 
     /// Every process that has not ended.
-    pub(super) fn processes(&self) -> io::Result<HashMap<Pid, Stat>> {
+    pub(crate) fn processes(&self) -> io::Result<HashMap<Pid, Stat>> {
         let mut processes = HashMap::new();
         for entry in fs::read_dir(&self.root)? {
             let Ok(pid) = entry?.file_name().to_string_lossy().parse::<Pid>() else {
@@ -124,6 +131,18 @@ impl Procfs {
             }
         }
         Ok(processes)
+    }
+
+    /// What is known of each thread of a process that has not ended, by its id.
+    pub(crate) fn threads(&self, pid: Pid) -> Vec<(Tid, Stat)> {
+        let folder = self.root.join(pid.to_string()).join("task");
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let threads = entries.filter_map(|entry| {
+            let tid: Tid = entry.file_name().to_string_lossy().parse().ok()?;
+            let stat = Stat::parse(&fs::read(entry.path().join("stat")).ok()?)?;
+            (!stat.is_ended_thread()).then_some((tid, stat))
+        });
+        threads.collect()
     }
 
     /// Whether a thread of the process has this name.
@@ -138,7 +157,7 @@ impl Procfs {
     }
 
     /// The path of the process's executable, if we may know it.
-    pub(super) fn executable(&self, pid: Pid) -> Option<PathBuf> {
+    pub(crate) fn executable(&self, pid: Pid) -> Option<PathBuf> {
         fs::read_link(self.root.join(pid.to_string()).join("exe")).ok()
     }
 
@@ -147,14 +166,14 @@ impl Procfs {
         fs::read(self.mountinfo_path())
     }
 
-    /// Where [`Self::mountinfo`] reads.
     /// The cgroups of a process, one row for each tree; what is not UTF-8 is replaced. `None` when
     /// there is no such process. Source: cgroups(7).
-    pub(super) fn cgroups(&self, pid: Pid) -> Option<String> {
+    pub(crate) fn cgroups(&self, pid: Pid) -> Option<String> {
         let rows = fs::read(self.root.join(pid.to_string()).join("cgroup")).ok()?;
         Some(String::from_utf8_lossy(&rows).into_owned())
     }
 
+    /// Where [`Self::mountinfo`] reads.
     pub(super) fn mountinfo_path(&self) -> PathBuf {
         self.root.join("self/mountinfo")
     }

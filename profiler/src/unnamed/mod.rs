@@ -257,6 +257,25 @@ impl<C: Cause> Table<C> {
         }
     }
 
+    /// Adds those of another table.
+    fn merge(&mut self, other: Self) {
+        let more = [
+            self.more_frames + other.more_frames,
+            self.more_places.max(other.more_places),
+        ];
+        let of_frames = self.of_frames + other.of_frames;
+        let mut counts = Counts::new();
+        for entry in self.entries.drain(..).chain(other.entries) {
+            let key = (entry.cause, entry.place, entry.build_id);
+            let sum: &mut (u64, u64) = counts.entry(key).or_default();
+            sum.0 += entry.frames;
+            sum.1 += entry.samples;
+        }
+        *self = Self::of(counts, of_frames);
+        self.more_frames += more[0];
+        self.more_places += more[1];
+    }
+
     /// The frames that lack something.
     #[must_use]
     pub fn frames(&self) -> u64 {
@@ -334,6 +353,12 @@ pub struct Gaps {
 }
 
 impl Gaps {
+    /// Adds those of another profile.
+    pub fn merge(&mut self, other: Self) {
+        self.unnamed.merge(other.unnamed);
+        self.lineless.merge(other.lineless);
+    }
+
     /// The comments that carry them.
     #[must_use]
     pub fn comments(&self) -> Vec<String> {

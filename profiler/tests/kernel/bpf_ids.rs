@@ -29,6 +29,16 @@ pub(crate) fn held_by(pid: u32) -> BTreeSet<BpfId> {
     found
 }
 
+/// How many programs this process has attached to tracepoints.
+pub(crate) fn links() -> usize {
+    let infos = infos(std::process::id());
+    let links: BTreeSet<u64> = infos
+        .iter()
+        .flat_map(|info| numbers(info, "link_id:").collect::<Vec<u64>>())
+        .collect();
+    links.len()
+}
+
 /// `BPF_PROG_TYPE_PERF_EVENT`. Source: `include/uapi/linux/bpf.h`.
 const PERF_EVENT: u64 = 7;
 

@@ -6,7 +6,7 @@ use ebpfprof::{
     bpf::{Flavour, Settings, Stacks},
     record::{Addresses, DEFAULT_TABLE_BYTES, Request, Rights, Times},
     symbolize::{self, Inlines},
-    target::{Follow, Pid, TargetSpec},
+    target::{Pid, TargetSpec},
 };
 
 use crate::fixture::Fixture;
@@ -15,12 +15,10 @@ use crate::fixture::Fixture;
 pub(crate) fn settings(flavour: Option<Flavour>) -> Settings {
     Settings {
         period_ns: 10_000_000,
-        targets: Vec::new(),
-        filters: 0,
-        cgroup_levels: 0,
+        shortest_period_ns: 10_000_000,
+        most_targets: 0,
         kernel_stacks: Stacks::Taken,
         user_stacks: Stacks::Taken,
-        follow: Follow::Yes,
         flavour,
         table_bytes: DEFAULT_TABLE_BYTES,
     }

@@ -10,6 +10,7 @@ mod bpf_ids;
 #[cfg(debug_assertions)]
 mod bugs;
 mod call_sites;
+mod captures;
 mod cgroups;
 mod commands;
 mod deep;

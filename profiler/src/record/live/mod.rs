@@ -1,0 +1,292 @@
+//! The sampler of a server: one thread that owns it, and any number of captures that share it.
+//!
+//! In: what others want, over a channel. Out: profiles, each named by a thread of its own, so that
+//! the rings are emptied meanwhile. While nobody asks, the clocks stand still and nothing is attached
+//! to the kernel; programs, unwind tables and open files stay, so the next capture starts at once.
+
+mod engine;
+mod job;
+mod naming;
+mod recorder;
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{self, Sender},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use super::RecordError;
+use crate::{
+    bpf::{self, Sampler, Settings, Stacks},
+    captures::{CaptureError, Captured, Recent, State, Target, Wanted},
+    object::opener,
+    symbolize,
+    target::{self, CgroupFilter, TargetSpec, Targets, UserStacks},
+};
+use engine::Engine;
+use job::Reader;
+use naming::Namers;
+pub use recorder::RecorderSettings;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
+
+/// How the sampler of a server is set up.
+#[derive(Clone, Copy, Debug)]
+pub struct LiveSettings {
+    /// Most kernel memory in mapping and unwind tables, in bytes.
+    pub table_bytes: usize,
+    /// How symbols are looked up.
+    pub symbols: symbolize::Settings,
+    /// Most captures at one time; the kernel side has room for 64.
+    pub most_captures: usize,
+    /// The highest frequency that will be asked for, in Hz: rings are made for it.
+    pub most_frequency_hz: u32,
+    /// The flight recorder, if there is one.
+    pub recorder: Option<RecorderSettings>,
+}
+
+/// What the sampler's thread is asked for.
+enum Command {
+    Begin(Box<Begin>),
+    Recent(Recent, Reply),
+    /// Ends every capture, and the thread.
+    End,
+}
+
+/// A capture that is to begin.
+struct Begin {
+    wanted: Wanted,
+    spec: TargetSpec,
+    targets: Targets,
+    reader: Reader,
+}
+
+/// Wakes the sampler's thread.
+#[derive(Clone, Debug)]
+struct Bell(Arc<OwnedFd>);
+
+impl Bell {
+    fn new() -> io::Result<Self> {
+        let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        Ok(Self(Arc::new(fd)))
+    }
+
+    fn ring(&self) {
+        // A counter that is full has woken it already.
+        let _ = rustix::io::write(&*self.0, &1_u64.to_ne_bytes());
+    }
+
+    /// Waits until it rings, at most for so long.
+    fn wait(&self, most: Duration) {
+        let time = Timespec::try_from(most).ok();
+        let mut fds = [PollFd::new(&*self.0, PollFlags::IN)];
+        // A signal ends it early, which is as well.
+        let _ = rustix::event::poll(&mut fds, time.as_ref());
+    }
+
+    fn heard(&self) {
+        let mut count = [0; 8];
+        let _ = rustix::io::read(&*self.0, &mut count);
+    }
+}
+
+/// The sampler's thread. Dropping it ends the captures that run, each with what it has.
+#[derive(Debug)]
+pub struct Live {
+    asker: Asker,
+    state: Arc<Mutex<State>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Live {
+    /// Loads the programs and starts the thread. No clock ticks yet.
+    ///
+    /// # Errors
+    /// When the kernel refuses something.
+    pub fn start(settings: LiveSettings) -> Result<Self, RecordError> {
+        super::usage::raise_descriptor_limit();
+        let period_ns = period_ns(settings.most_frequency_hz);
+        let mut sampler = Sampler::load(&Settings {
+            period_ns,
+            shortest_period_ns: period_ns,
+            most_targets: 0,
+            kernel_stacks: Stacks::Taken,
+            user_stacks: Stacks::Taken,
+            flavour: None,
+            table_bytes: settings.table_bytes,
+        })?;
+        sampler.pause();
+        symbolize::kernel_text_bytes();
+        opener::prepare();
+        let bell = Bell::new().map_err(RecordError::Wait)?;
+        let (commands, received) = mpsc::channel();
+        let state = Arc::new(Mutex::new(State::default()));
+        let namers = Namers::new(settings.symbols, Arc::clone(&state));
+        let (their_bell, their_state) = (bell.clone(), Arc::clone(&state));
+        let thread = thread::Builder::new().name("sampler".to_owned());
+        let thread = thread
+            .spawn(move || {
+                // What it knows of processes is not for other threads, so it is made here.
+                let mut engine = Engine::new(sampler, settings, namers, their_state);
+                engine.run(&received, &their_bell);
+            })
+            .map_err(RecordError::Wait)?;
+        Ok(Self {
+            asker: Asker {
+                cgroups: bpf::cgroup_filter(),
+                commands,
+                bell,
+            },
+            state,
+            thread: Some(thread),
+        })
+    }
+
+    /// Ends the captures that run, each with what it has.
+    pub fn end(&self) {
+        // Whoever has ended already hears nothing.
+        let _ = self.asker.send(Command::End);
+    }
+
+    /// Who asks it, from any thread.
+    #[must_use]
+    pub fn asker(&self) -> Asker {
+        self.asker.clone()
+    }
+
+    /// What was done so far. Durations of naming are handed out once.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let naming = std::mem::take(&mut state.naming);
+        State {
+            naming,
+            ..state.clone()
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.end();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Asks the sampler's thread, from any other.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// What samples of cgroups are told by. Finding that out takes rights that others may lack.
+    cgroups: CgroupFilter,
+    commands: Sender<Command>,
+    bell: Bell,
+}
+
+impl Asker {
+    /// Finds the target and begins to capture; `done` gets the profile. It ends at once when what this
+    /// gives is dropped.
+    ///
+    /// # Errors
+    /// When the target is not there, or the sampler has ended.
+    pub fn begin(&self, wanted: Wanted, done: Done) -> Result<Waiting, CaptureError> {
+        let spec = spec_of(&wanted.target);
+        let targets = resolve(&spec, self.cgroups)?;
+        let gone = Arc::new(AtomicBool::new(false));
+        let reply = Reply {
+            done,
+            gone: Arc::clone(&gone),
+        };
+        self.send(Command::Begin(Box::new(Begin {
+            wanted,
+            spec,
+            targets,
+            reader: Reader::Client(reply),
+        })))?;
+        Ok(Waiting {
+            gone,
+            bell: self.bell.clone(),
+        })
+    }
+
+    /// Has `done` get what the flight recorder has.
+    ///
+    /// # Errors
+    /// When the sampler has ended.
+    pub fn recent(&self, recent: Recent, done: Done) -> Result<(), CaptureError> {
+        let gone = Arc::default();
+        self.send(Command::Recent(recent, Reply { done, gone }))
+    }
+
+    fn send(&self, command: Command) -> Result<(), CaptureError> {
+        self.commands
+            .send(command)
+            .map_err(|_| CaptureError::Ended)?;
+        self.bell.ring();
+        Ok(())
+    }
+}
+
+/// Gets a profile, or why there is none.
+pub type Done = Box<dyn FnOnce(Result<Captured, CaptureError>) + Send>;
+
+/// Whoever waits for a capture. Dropping it ends the capture.
+#[derive(Debug)]
+pub struct Waiting {
+    gone: Arc<AtomicBool>,
+    bell: Bell,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.gone.store(true, Ordering::Relaxed);
+        self.bell.ring();
+    }
+}
+
+/// A reply on its way to whoever asked.
+struct Reply {
+    done: Done,
+    gone: Arc<AtomicBool>,
+}
+
+impl Reply {
+    fn send(self, captured: Result<Captured, CaptureError>) {
+        (self.done)(captured);
+    }
+
+    /// Whether nobody waits any more.
+    fn is_closed(&self) -> bool {
+        self.gone.load(Ordering::Relaxed)
+    }
+}
+
+/// The period of a frequency.
+fn period_ns(frequency_hz: u32) -> u64 {
+    1_000_000_000 / u64::from(frequency_hz.max(1))
+}
+
+fn spec_of(target: &Target) -> TargetSpec {
+    let mut spec = TargetSpec::default();
+    match target {
+        Target::Host => {}
+        Target::Process(pid) => spec.pids.push(*pid),
+        Target::Comm(name) => spec.comms.push(name.clone()),
+        Target::Cgroup(path) => spec.cgroups.push(path.clone()),
+        Target::Container(id) => spec.containers.push(id.clone()),
+    }
+    spec
+}
+
+fn resolve(spec: &TargetSpec, cgroups: CgroupFilter) -> Result<Targets, RecordError> {
+    Ok(target::resolve(spec, UserStacks::Yes, cgroups)?)
+}
+
+/// At most so long until it is looked whether somebody has gone.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
