@@ -115,17 +115,6 @@ pub struct Scope {
 
 const _: () = assert!(size_of::<Scope>() == 3 * 8, "no hidden padding");
 
-/// What was counted for one capture on one CPU: an entry of the map `CAPTURED`. The samples that
-/// left are `due` less the losses.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CapturedCounts {
-    /// Ticks that fell on a target of it.
-    pub due: u64,
-    /// Those that found no room in the sample ring.
-    pub ring_full: u64,
-}
-
 // SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for TargetKey {}
@@ -135,6 +124,3 @@ unsafe impl aya::Pod for ProbeConfig {}
 // SAFETY: `repr(C)`, no hidden padding (asserted above), and every bit pattern is a valid value.
 #[cfg(feature = "user")]
 unsafe impl aya::Pod for Scope {}
-// SAFETY: `repr(C)`, words alone, and every bit pattern is a valid value.
-#[cfg(feature = "user")]
-unsafe impl aya::Pod for CapturedCounts {}

@@ -60,7 +60,7 @@ pub const MAX_MAPPINGS: usize = CHUNK_WORDS / crate::mapping::ENTRY_WORDS - 1;
 pub const MAX_TABLES: usize = 16_384;
 
 /// Most captures at one time: bits of [`crate::config::CaptureBits`]. The verifier follows a loop over
-/// them, twice.
+/// them.
 pub const MAX_CAPTURES: usize = 40;
 
 /// Most targets (pids, tids, comms, cgroups) filtered for at one time.

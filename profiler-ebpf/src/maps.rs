@@ -7,7 +7,7 @@ use aya_ebpf::{
     maps::ProgramArray,
 };
 use profiler_common::{
-    config::{CaptureBits, CapturedCounts, ProbeConfig, Scope, TargetKey},
+    config::{CaptureBits, ProbeConfig, Scope, TargetKey},
     counters::{COUNTERS, Counter},
     limits::{
         CHUNK_WORDS, MAX_CAPTURES, MAX_CHUNKS, MAX_PROCESSES, MAX_TABLES, MAX_TARGETS,
@@ -45,10 +45,10 @@ pub static SCOPE: Array<Scope, 1> = Array::new();
 #[btf_map]
 pub static TARGETS: HashMap<TargetKey, CaptureBits, MAX_TARGETS> = HashMap::new();
 
-/// What was counted for each capture, by the number of its bit. Read by the user side when one begins
-/// and when it ends.
+/// Ticks that fell on targets of each capture, by the number of its bit. Read by the user side when one
+/// begins and when it ends.
 #[btf_map]
-pub static CAPTURED: PerCpuArray<CapturedCounts, MAX_CAPTURES> = PerCpuArray::new();
+pub static CAPTURED: PerCpuArray<u64, MAX_CAPTURES> = PerCpuArray::new();
 
 /// The mapping table of each known process: key pid, value where its table lies. Written by the
 /// user side, read at each tick that falls on a target; `forget_exec`, `follow_fork` and
@@ -116,19 +116,18 @@ pub fn count_at(counter: u32) {
     }
 }
 
-/// Counts one for each of these captures, in a field of their counts.
+/// Counts one for each of these captures.
 #[inline(always)]
-pub fn count_for(captures: CaptureBits, field: impl Fn(&mut CapturedCounts) -> &mut u64) {
+pub fn count_for(captures: CaptureBits) {
     let mut left = captures;
     let mut number = 0;
     // Bits are given out from the lowest on, so few are looked at.
     while number < MAX_CAPTURES as u32 && left != 0 {
         if left & 1 != 0
-            && let Some(counts) = CAPTURED.get_ptr_mut(number)
+            && let Some(count) = CAPTURED.get_ptr_mut(number)
         {
             // SAFETY: a per-CPU slot, used by perf event programs alone, which do not nest.
-            let counts = unsafe { &mut *counts };
-            *field(counts) += 1;
+            unsafe { *count += 1 };
         }
         left >>= 1;
         number += 1;

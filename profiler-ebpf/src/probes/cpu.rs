@@ -42,7 +42,7 @@ fn begin(ctx: &PerfEventContext, source: RegisterSource) -> Option<&'static mut 
         return None;
     }
     count(Counter::Due);
-    count_for(captures, |counts| &mut counts.due);
+    count_for(captures);
     let Some(walk) = walk::scratch() else {
         count(Counter::LostNoScratch);
         return None;

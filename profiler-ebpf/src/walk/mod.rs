@@ -41,7 +41,7 @@ use profiler_common::{
 };
 
 use crate::{
-    maps::{CONFIG, PROCESSES, RULES, SAMPLES, TABLES, WALK, chunk, count, count_at, count_for},
+    maps::{CONFIG, PROCESSES, RULES, SAMPLES, TABLES, WALK, chunk, count, count_at},
     task::{self, CurrentMemory, RegisterSource, in_user_code},
 };
 
@@ -345,7 +345,6 @@ impl Walk {
         let record = unsafe { core::slice::from_raw_parts(record, HEADER_BYTES + words * 8) };
         if SAMPLES.output_untyped::<[u8]>(record, NO_WAKEUP).is_err() {
             count(Counter::LostRingFull);
-            count_for(self.header.captures, |counts| &mut counts.ring_full);
         }
     }
 

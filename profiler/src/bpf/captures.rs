@@ -7,7 +7,7 @@ use aya::{
     maps::{self, Array, MapData, PerCpuArray},
 };
 use profiler_common::{
-    config::{CaptureBits, CapturedCounts, Scope, TargetKey},
+    config::{CaptureBits, Scope, TargetKey},
     limits::MAX_CAPTURES,
 };
 
@@ -72,7 +72,7 @@ pub(super) struct CaptureSet {
     keys: HashMap<TargetKey, CaptureBits>,
     targets: maps::HashMap<MapData, TargetKey, CaptureBits>,
     scope: Array<MapData, Scope>,
-    counts: PerCpuArray<MapData, CapturedCounts>,
+    due: PerCpuArray<MapData, u64>,
 }
 
 impl CaptureSet {
@@ -84,7 +84,7 @@ impl CaptureSet {
             keys: HashMap::new(),
             targets: maps::HashMap::try_from(take(bpf, "TARGETS")?).map_err(error("TARGETS"))?,
             scope: Array::try_from(take(bpf, "SCOPE")?).map_err(error("SCOPE"))?,
-            counts: PerCpuArray::try_from(take(bpf, "CAPTURED")?).map_err(error("CAPTURED"))?,
+            due: PerCpuArray::try_from(take(bpf, "CAPTURED")?).map_err(error("CAPTURED"))?,
         })
     }
 
@@ -214,17 +214,12 @@ impl CaptureSet {
             .map_err(|error| BpfError::map("SCOPE", error))
     }
 
-    /// What was counted for this number so far, also for earlier captures that had it.
-    pub(super) fn counts(&self, number: CaptureNumber) -> Result<CapturedCounts, BpfError> {
+    /// Ticks that fell on targets of this number so far, also for earlier captures that had it.
+    pub(super) fn due(&self, number: CaptureNumber) -> Result<u64, BpfError> {
         let values = self
-            .counts
+            .due
             .get(&u32::from(number.0), 0)
             .map_err(|error| BpfError::map("CAPTURED", error))?;
-        let mut sum = CapturedCounts::default();
-        for of_cpu in values.iter() {
-            sum.due += of_cpu.due;
-            sum.ring_full += of_cpu.ring_full;
-        }
-        Ok(sum)
+        Ok(values.iter().sum())
     }
 }

@@ -2,8 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use profiler_common::config::CapturedCounts;
-
 use super::ticks::DueTicks;
 
 /// What the clocks and the counters say at one moment, since the programs were loaded.
@@ -17,8 +15,9 @@ pub struct Reading {
     pub(super) runs: BTreeMap<u32, u64>,
     /// Ticks that may have come between the two on each CPU.
     pub(super) between: BTreeMap<u32, u64>,
-    /// What was counted for the capture.
-    pub(super) captured: CapturedCounts,
+    /// Ticks that fell on targets of the capture.
+    pub(super) captured: u64,
+    pub(super) ring_full: u64,
     pub(super) undecodable: u64,
     pub(super) no_scratch: u64,
     pub(super) not_followed: u64,
@@ -32,6 +31,7 @@ impl Reading {
     pub fn with_captured_of(&self, later: &Self) -> Self {
         Self {
             captured: later.captured,
+            ring_full: later.ring_full,
             undecodable: later.undecodable,
             no_scratch: later.no_scratch,
             ..self.clone()
@@ -52,7 +52,7 @@ pub struct Counts {
     pub due: u64,
     /// Ticks that fell elsewhere, and on idle CPUs.
     pub elsewhere: u64,
-    /// Due samples that found the ring full.
+    /// Due samples that found the ring full, whoever's they were.
     pub ring_full: u64,
     /// Due samples that found no scratch memory, whoever's they were.
     pub no_scratch: u64,
@@ -74,15 +74,14 @@ impl Counts {
             idle,
             excess,
         } = reconcile(start, end);
-        let captured = |of: fn(&CapturedCounts) -> u64| of(&end.captured) - of(&start.captured);
-        let due = captured(|counts| counts.due);
+        let due = end.captured - start.captured;
         Self {
             sampled: end.sampled.saturating_sub(start.sampled),
             ticks,
             excess,
             due,
             elsewhere: runs.saturating_sub(due) + idle,
-            ring_full: captured(|counts| counts.ring_full),
+            ring_full: end.ring_full - start.ring_full,
             no_scratch: end.no_scratch - start.no_scratch,
             undecodable: end.undecodable - start.undecodable,
             not_followed: end.not_followed - start.not_followed,
@@ -92,6 +91,20 @@ impl Counts {
 }
 
 impl Counts {
+    /// Of samples that were lost, whoever's they were, leaves those that a capture misses which kept so
+    /// many of those due to it.
+    pub(crate) fn attribute(&mut self, kept: u64) {
+        let mut missing = self.due.saturating_sub(kept);
+        for lost in [
+            &mut self.ring_full,
+            &mut self.no_scratch,
+            &mut self.undecodable,
+        ] {
+            *lost = missing.min(*lost);
+            missing -= *lost;
+        }
+    }
+
     /// Adds what happened in another span of time.
     pub(crate) fn add(&mut self, other: &Self) {
         self.sampled += other.sampled;
@@ -196,17 +209,21 @@ mod tests {
 
     #[test]
     fn what_is_not_the_captures_is_elsewhere() {
-        let captured = |due, ring_full| CapturedCounts { due, ring_full };
         let start = Reading {
-            captured: captured(500, 7),
+            captured: 500,
+            ring_full: 7,
             ..reading([(10, 0), (10, 0)], [10, 10])
         };
         let end = Reading {
-            captured: captured(530, 9),
+            captured: 530,
+            ring_full: 12,
             ..reading([(60, 20), (60, 0)], [40, 60])
         };
-        let counts = Counts::between(&start, &end);
-        let told = (counts.ticks, counts.due, counts.elsewhere, counts.ring_full);
-        assert_eq!(told, (100, 30, 70, 2));
+        let mut counts = Counts::between(&start, &end);
+        let told = |counts: &Counts| (counts.ticks, counts.due, counts.elsewhere, counts.ring_full);
+        assert_eq!(told(&counts), (100, 30, 70, 5));
+        // Of five that were lost three were others'.
+        counts.attribute(28);
+        assert_eq!(told(&counts), (100, 30, 70, 2));
     }
 }

@@ -9,7 +9,7 @@ use std::{future::Future, path::PathBuf, pin::Pin, time::Duration};
 use crate::{
     profile::{LabelKey, Profile},
     record::{Account, Cost, End, RecordError, Times},
-    target::Pid,
+    target::{Pid, TargetSpec},
     unnamed::Gaps,
 };
 
@@ -28,6 +28,26 @@ pub enum Target {
     Container(String),
 }
 
+impl Target {
+    /// The target as the command line would say it. A cgroup's path is looked for in the cgroup trees
+    /// alone: elsewhere it may lead to one now and to another in a moment.
+    #[must_use]
+    pub fn spec(&self) -> TargetSpec {
+        let mut spec = TargetSpec::default();
+        match self {
+            Self::Host => {}
+            Self::Process(pid) => spec.pids.push(*pid),
+            Self::Comm(name) => spec.comms.push(name.clone()),
+            Self::Cgroup(path) => {
+                let below = path.strip_prefix("/").unwrap_or(path);
+                spec.cgroups.push(below.to_owned());
+            }
+            Self::Container(id) => spec.containers.push(id.clone()),
+        }
+        spec
+    }
+}
+
 /// A capture that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -43,6 +63,17 @@ pub struct Wanted {
     pub labels: Option<Vec<LabelKey>>,
     /// Whether the time of each sample is kept.
     pub times: Times,
+    /// Whether the target is one process until it runs another program, which may be nobody's business.
+    pub program: Program,
+}
+
+/// Which programs of a process are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// Any that it runs.
+    Any,
+    /// The one that it runs when the capture begins. The capture ends with it.
+    First,
 }
 
 /// Samples of the recent past that are asked for, from the flight recorder.

@@ -260,20 +260,20 @@ impl Stamp {
 
 /// Objects by their ids, as they were at one time: for whoever names code while others go on.
 #[derive(Clone, Debug, Default)]
-pub struct ObjectTable(Vec<Arc<Object>>);
+pub struct ObjectTable(HashMap<ObjectId, Arc<Object>>);
 
 impl ObjectTable {
-    /// The object with this id.
+    /// The object with this id, which is one of them.
     #[must_use]
     pub fn get(&self, id: ObjectId) -> &Object {
-        &self.0[id.index()]
+        &self.0[&id]
     }
 }
 
 /// Every object seen in this run.
 #[derive(Debug, Default)]
 pub struct Objects {
-    table: ObjectTable,
+    objects: Vec<Arc<Object>>,
     roots: Roots,
     ids: HashMap<Key, ObjectId>,
     /// Objects that a sample lies in.
@@ -345,7 +345,7 @@ impl Objects {
     /// somebody holds.
     pub fn sampled_mut(&mut self) -> impl Iterator<Item = &mut Object> {
         let sampled = &self.sampled;
-        let numbered = (1..).zip(&mut self.table.0);
+        let numbered = (1..).zip(&mut self.objects);
         let is_sampled = |number| sampled.contains(&ObjectId(number));
         numbered
             .filter(move |(number, _)| is_sampled(*number))
@@ -362,7 +362,7 @@ impl Objects {
     #[must_use]
     pub fn forbidden(&self) -> usize {
         let sampled = (1..)
-            .zip(&self.table.0)
+            .zip(&self.objects)
             .filter(|(number, _)| self.sampled.contains(&ObjectId(*number)));
         sampled
             .filter(|(_, object)| object.unopened == Some(Unopened::NoPermission))
@@ -377,16 +377,17 @@ impl Objects {
         let mapped = mapped();
         let is_needed = |id: &ObjectId| mapped.contains(id) || self.sampled.contains(id);
         self.ids.retain(|_, id| is_needed(id));
-        for (number, object) in (1..).zip(&mut self.table.0) {
+        for (number, object) in (1..).zip(&mut self.objects) {
             // What somebody holds is closed the next time.
             if !is_needed(&ObjectId(number))
                 && let Some(object) = Arc::get_mut(object)
                 && object.file.take().is_some()
             {
                 object.unopened = Some(Unopened::TooManyFiles);
+                object.warm = Warm::default();
             }
         }
-        let open_files = self.table.0.iter().filter(|object| object.file.is_some());
+        let open_files = self.objects.iter().filter(|object| object.file.is_some());
         self.open_files = open_files.count();
         self.needed_files = self.open_files;
     }
@@ -401,7 +402,7 @@ impl Objects {
     }
 
     fn push(&mut self, object: Object) -> ObjectId {
-        let objects = &mut self.table.0;
+        let objects = &mut self.objects;
         self.open_files += usize::from(object.file.is_some());
         objects.push(Arc::new(object));
         ObjectId(u32::try_from(objects.len()).expect("fewer than 2^32 objects"))
@@ -427,31 +428,39 @@ impl Objects {
     /// The object with this id.
     #[must_use]
     pub fn get(&self, id: ObjectId) -> &Object {
-        self.table.get(id)
+        &self.objects[id.index()]
     }
 
-    /// The objects there are now.
+    /// Some of the objects: their files stay open for as long as somebody has them.
     #[must_use]
-    pub fn table(&self) -> &ObjectTable {
-        &self.table
+    pub fn table(&self, ids: impl Iterator<Item = ObjectId>) -> ObjectTable {
+        let object = |id: ObjectId| Some((id, Arc::clone(self.objects.get(id.index())?)));
+        ObjectTable(ids.filter_map(object).collect())
+    }
+
+    /// Forgets in which objects samples lie, but for these, and what files said of return addresses.
+    pub fn forget_samples(&mut self, but: impl Iterator<Item = ObjectId>) {
+        self.sampled = but.collect();
+        self.needed_files = 0;
+        self.calls.borrow_mut().clear();
     }
 
     /// The object with this id, if there is one: for ids that came over the kernel boundary.
     #[must_use]
     pub fn find(&self, id: ObjectId) -> Option<&Object> {
-        self.table.0.get(id.index()).map(Arc::as_ref)
+        self.objects.get(id.index()).map(Arc::as_ref)
     }
 
     /// How many objects there are.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.table.0.len()
+        self.objects.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.table.0.is_empty()
+        self.objects.is_empty()
     }
 }
 

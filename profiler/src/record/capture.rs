@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     bpf::{CaptureNumber, CaptureTargets, Counts, Reading, Sample, Sampler, now_ns},
+    captures::Program,
     process::{Change, ProcessEvent, UserStack},
     target::{Pid, TargetSpec, Targets},
 };
@@ -28,6 +29,11 @@ pub(super) struct Capture {
     /// When it began, in nanoseconds of `CLOCK_MONOTONIC`.
     pub(super) started_ns: u64,
     pub(super) first_sample_ns: Option<u64>,
+    program: Program,
+    /// Its process runs another program than the one that is wanted.
+    is_over: bool,
+    /// Samples of that other program.
+    withheld: u64,
 }
 
 impl Capture {
@@ -48,7 +54,13 @@ impl Capture {
             return Ok(None);
         };
         // Before any tick falls on it: it may be counted a moment later.
-        let start = sampler.reading(number)?;
+        let start = match sampler.reading(number) {
+            Ok(start) => start,
+            Err(error) => {
+                sampler.close(number);
+                return Err(error.into());
+            }
+        };
         sampler.begin(number, &of)?;
         let mut capture = Self {
             number,
@@ -64,9 +76,23 @@ impl Capture {
             end: None,
             started_ns: now_ns(),
             first_sample_ns: None,
+            program: Program::Any,
+            is_over: false,
+            withheld: 0,
         };
         capture.set_start();
         Ok(Some(capture))
+    }
+
+    /// Which programs of its process it is of.
+    pub(super) fn of_program(mut self, program: Program) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// Whether its process runs another program than the one that is wanted.
+    pub(super) fn has_ended(&self) -> bool {
+        self.is_over
     }
 
     /// The sampling starts, or has just done so.
@@ -94,6 +120,10 @@ impl Capture {
         stack: &UserStack,
         known: Known<'_>,
     ) {
+        if self.is_over {
+            self.withheld += 1;
+            return;
+        }
         self.first_sample_ns.get_or_insert(sample.time_ns);
         self.collector.add(sample, period_ns, stack, known);
     }
@@ -101,6 +131,12 @@ impl Capture {
     /// Takes an event into account.
     pub(super) fn apply(&mut self, event: &ProcessEvent, sampler: &mut Sampler) {
         self.watched.apply(event, sampler);
+        if let Change::Exec { pid, .. } = &event.change
+            && self.program == Program::First
+            && self.targets.pids.contains(pid)
+        {
+            self.is_over = true;
+        }
         self.collector.jit.apply(event);
         if let Change::Exec { pid, .. } = &event.change
             && self.targets.main == Some(*pid)
@@ -140,7 +176,11 @@ impl Capture {
             Some(end) => end.with_captured_of(&now),
             None => now,
         };
-        Ok(Counts::between(&self.start, &end))
+        let mut counts = Counts::between(&self.start, &end);
+        // What its process did as another program is somebody else's.
+        counts.due = counts.due.saturating_sub(self.withheld);
+        counts.elsewhere += self.withheld;
+        Ok(counts)
     }
 }
 

@@ -336,6 +336,11 @@ impl Collector {
         });
     }
 
+    /// The objects that samples lie in.
+    pub(super) fn objects(&self) -> impl Iterator<Item = ObjectId> + '_ {
+        objects_of(&self.origins)
+    }
+
     /// The kernel addresses that are to be named.
     pub(super) fn kernel_addresses(&self) -> Vec<u64> {
         let in_kernel = |origin: &Origin| match origin {
@@ -350,10 +355,11 @@ impl Collector {
         let jit = std::mem::take(&mut self.jit);
         let objects = known.objects;
         let jit = bug::contain(|| jit.finish(jit::Now::read(), known.processes, objects));
+        let origins = self.origins;
         Gathered {
             profile: self.profile,
-            origins: self.origins,
-            objects: objects.table().clone(),
+            objects: objects.table(objects_of(&origins)),
+            origins,
             jit: jit.unwrap_or_default(),
             made: self.made,
             account: Account {
@@ -417,6 +423,13 @@ impl Named {
         };
         markers.find_map(words)
     }
+}
+
+fn objects_of(origins: &[Origin]) -> impl Iterator<Item = ObjectId> + '_ {
+    origins.iter().filter_map(|origin| match origin {
+        Origin::Object(object, _) => Some(*object),
+        _ => None,
+    })
 }
 
 /// The frame that ends a cut stack.

@@ -177,6 +177,13 @@ impl Sampling {
         self.waiting.take();
     }
 
+    /// Lets go of what only captures that are over needed.
+    pub(super) fn forget_samples(&mut self) {
+        let needed = self.captures.iter();
+        let needed = needed.flat_map(|capture| capture.collector.objects());
+        self.objects.forget_samples(needed);
+    }
+
     /// Takes all that the rings hold. Nothing more may come.
     pub(super) fn take_the_rest(&mut self) {
         while self.sampler.drain(&mut self.timeline.samples) {}

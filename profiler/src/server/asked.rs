@@ -10,7 +10,7 @@ use axum::{
 use super::{App, Scheme, policy::Who, problem::Problem, query::Query};
 use crate::{
     captures::Target,
-    target::{self, CgroupFilter, Pid, TargetSpec, Targets, UserStacks},
+    target::{self, CgroupFilter, Pid, Targets, UserStacks},
 };
 
 /// Most bytes of a request's body: some 50,000 addresses.
@@ -100,14 +100,7 @@ impl Asked {
 
 /// What a target means on this host, now.
 pub(super) fn found(target: &Target) -> Result<Targets, Problem> {
-    let mut spec = TargetSpec::default();
-    match target.clone() {
-        Target::Host => {}
-        Target::Process(pid) => spec.pids.push(pid),
-        Target::Comm(name) => spec.comms.push(name),
-        Target::Cgroup(path) => spec.cgroups.push(path),
-        Target::Container(id) => spec.containers.push(id),
-    }
+    let spec = target.spec();
     target::resolve(&spec, UserStacks::No, CgroupFilter::Kernel)
         .map_err(|error| Problem::of_target(&error))
 }

@@ -12,11 +12,12 @@ use super::{
     asked::{Asked, Want, words},
     audit::Cost,
     kinds::{Answering, Kind},
+    policy::{Refusal, Who},
     problem::Problem,
 };
 use crate::{
     bug,
-    captures::{Captured, Recent, Target, Wanted},
+    captures::{Captured, Program, Recent, Target, Wanted},
     export::{self, Format, Recorded},
     record::{End, Times},
 };
@@ -72,6 +73,10 @@ impl What {
             duration,
             patience: duration / 2 + LEAST_PATIENCE,
             labels,
+            program: match asked.who {
+                Who::User(uid) if uid != 0 => Program::First,
+                _ => Program::Any,
+            },
             times: match format.needs_times() {
                 true => Times::Kept,
                 false => Times::LeftOut,
@@ -98,6 +103,12 @@ impl What {
 async fn capture(asked: Asked) -> Result<Response<Body>, Problem> {
     let format = asked.query.format()?;
     let what = What::read(&asked, format)?;
+    if let What::Past(_) = what {
+        // Who a sample of the past was of is told by its labels alone, and pids are given out again.
+        let refused = |refusal: Refusal| Problem::forbidden(&refusal.0);
+        let may = asked.app.policy.may(&asked.who, &Target::Host, "profile");
+        may.map_err(refused)?;
+    }
     let kept = Kept::profile(format, "profile");
     // Who asks for a pid that is nobody's is told at once.
     if asked.want == Want::Head || matches!(asked.target, Target::Process(_)) {

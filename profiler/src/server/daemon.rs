@@ -344,6 +344,11 @@ fn changed_by_restart(old: &Config, new: &Config) -> Vec<&'static str> {
             old.max_symbol_memory != new.max_symbol_memory,
         ),
         (
+            "limits.captures",
+            old.limits.captures != new.limits.captures,
+        ),
+        ("limits.hz", old.limits.hz != new.limits.hz),
+        (
             "limits.connections",
             old.limits.connections != new.limits.connections,
         ),

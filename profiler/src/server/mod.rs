@@ -224,10 +224,11 @@ async fn serve(
     let page = route.page.clone();
     if page != Page::Processes {
         let refused = |refusal: policy::Refusal| Problem::forbidden(&refusal.0);
-        let kind = route.subject().kind;
-        app.policy
-            .may(&who, &route.target, &kind)
-            .map_err(refused)?;
+        let (kind, target) = (route.subject().kind, route.target.clone());
+        let (policy, asks) = (Arc::clone(&app.policy), who.clone());
+        // Lists are looked up in `/proc`, which may take its time.
+        let may = move || policy.may(&asks, &target, &kind).map_err(refused);
+        app.work(may).await?;
     }
     let asked = Asked::new(app, who, (route.target, want), request)?;
     match (page, kind) {

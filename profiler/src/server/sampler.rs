@@ -28,8 +28,10 @@ impl Captures for Live {
         Box::pin(async move {
             let (sender, answer) = oneshot::channel();
             let reply = Box::new(move |captured| drop(sender.send(captured)));
-            asker.recent(recent, reply)?;
-            answer.await.unwrap_or(Err(CaptureError::Ended))
+            let waiting = asker.recent(recent, reply)?;
+            let answer = answer.await;
+            drop(waiting);
+            answer.unwrap_or(Err(CaptureError::Ended))
         })
     }
 

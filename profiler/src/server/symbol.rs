@@ -4,7 +4,7 @@
 //! User addresses are those of one process; kernel addresses are the same for all.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     io::{self, Write},
     sync::Arc,
 };
@@ -65,6 +65,9 @@ impl Kind for Symbol {
                     "more than {MOST_ADDRESSES} addresses: ask for them in parts"
                 )));
             }
+            // Each is told once, so that no name is written out thousands of times.
+            let mut told = HashSet::new();
+            addresses.retain(|address| told.insert(*address));
             let most_bytes = asked.app.policy.limits().answer_bytes;
             let target = asked.target.clone();
             let named = move || {

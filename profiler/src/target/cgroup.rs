@@ -12,7 +12,10 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use super::ids::Pid;
+use super::{
+    ids::{Pid, Tid},
+    procfs::process_of,
+};
 
 /// The version of a cgroup tree. The order is the order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -197,11 +200,17 @@ pub(super) fn pids_below(directory: &Path) -> io::Result<BTreeSet<Pid>> {
     fs::metadata(directory)?;
     let mut pids = BTreeSet::new();
     for directory in directories_below(directory) {
-        // A cgroup may vanish meanwhile, and a threaded one lists no processes (EOPNOTSUPP): they
-        // are listed above it.
-        if let Ok(text) = fs::read_to_string(directory.join("cgroup.procs")) {
+        // A cgroup may vanish meanwhile, and a threaded one lists threads and no processes
+        // (EOPNOTSUPP).
+        match fs::read_to_string(directory.join("cgroup.procs")) {
             // Processes outside our pid namespace are listed as 0.
-            pids.extend(text.lines().filter_map(|line| line.parse::<Pid>().ok()));
+            Ok(text) => pids.extend(text.lines().filter_map(|line| line.parse::<Pid>().ok())),
+            Err(_) => {
+                let text = fs::read_to_string(directory.join("cgroup.threads"));
+                let text = text.unwrap_or_default();
+                let tids = text.lines().filter_map(|line| line.parse::<Tid>().ok());
+                pids.extend(tids.filter_map(process_of));
+            }
         }
     }
     Ok(pids)

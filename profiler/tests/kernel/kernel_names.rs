@@ -111,7 +111,14 @@ fn look_up(addresses: &BTreeSet<u64>, printed: Option<&KernelSymbols>) -> BTreeM
     let origins: Vec<Origin> = addresses.iter().copied().map(Origin::Kernel).collect();
     let objects = Objects::default();
     let settings = Settings::default();
-    let names = symbolize(&mut profile, &origins, objects.table(), settings, printed).kernel_names;
+    let names = symbolize(
+        &mut profile,
+        &origins,
+        &objects.table(std::iter::empty()),
+        settings,
+        printed,
+    )
+    .kernel_names;
     assert_eq!(names, KernelNames::Told);
     said_of(&profile)
 }

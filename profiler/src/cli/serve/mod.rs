@@ -1,6 +1,9 @@
 //! `ebpfprof serve`: `/debug/pprof` for every process of this host, over HTTP.
 
-use std::{process::ExitCode, sync::Arc};
+use std::{
+    process::ExitCode,
+    sync::{Arc, atomic::Ordering},
+};
 
 use super::{args::ServeArgs, tell, trouble::Trouble};
 use crate::{
@@ -47,11 +50,19 @@ pub(super) fn run(args: &ServeArgs) -> Result<ExitCode, Trouble> {
     if let Some(note) = open_to_this_host(&addresses, prepared.config()) {
         tell(note);
     }
+    let failed = live.failure();
     let captures: Arc<dyn Captures> = Arc::new(live);
     let shared = Arc::clone(&captures);
     prepared.run(captures, |policy| {
         server::router(Arc::new(App::new(shared, policy)))
     })?;
+    if failed.load(Ordering::Relaxed) {
+        return Err(Trouble::failure(
+            "the sampler has failed",
+            "a bug of ours, told above, ended its thread",
+            "the same command again; and report it with the output of: uname -r; ebpfprof --version",
+        ));
+    }
     Ok(ExitCode::SUCCESS)
 }
 

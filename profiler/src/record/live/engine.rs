@@ -9,6 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use profiler_common::limits::MAX_CAPTURES;
+
 use super::{
     Begin, Bell, Command, LONGEST_WAIT, LiveSettings, Reply,
     job::{Job, Reader, Stage},
@@ -39,6 +41,11 @@ const SLOW_POLL: Duration = Duration::from_secs(1);
 const ARRIVAL_PATIENCE_NS: u64 = 500_000_000;
 /// How long processes are watched on after the last capture: the next one may be about to come.
 const LINGER: Duration = Duration::from_secs(10);
+/// Captures for others, at most: some more numbers are for the recorder, and for those whose samples
+/// are on their way.
+const MOST_CLIENTS: usize = MAX_CAPTURES - 8;
+/// How often what only past captures needed is let go of.
+const TIDY: Duration = Duration::from_secs(60);
 
 /// What the sampler does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +68,8 @@ pub(super) struct Engine {
     namers: Namers,
     state: Arc<Mutex<State>>,
     last_slow: Instant,
+    last_tidy: Instant,
+    last_part: Instant,
 }
 
 impl Engine {
@@ -79,6 +88,8 @@ impl Engine {
             namers,
             state,
             last_slow: Instant::now(),
+            last_tidy: Instant::now(),
+            last_part: Instant::now(),
         }
     }
 
@@ -133,7 +144,7 @@ impl Engine {
     }
 
     fn begin(&mut self, begin: Begin) {
-        let most = self.settings.most_captures;
+        let most = self.settings.most_captures.min(MOST_CLIENTS);
         let is_client = |job: &&Job| matches!(job.reader, Reader::Client(_));
         let begun = match &begin.reader {
             Reader::Client(reply) if reply.is_closed() => return,
@@ -153,12 +164,25 @@ impl Engine {
         let Some(recorder) = &self.recorder else {
             return;
         };
+        self.last_part = Instant::now();
         self.begin(Begin {
             wanted: recorder.wanted(),
             spec: TargetSpec::default(),
             targets: Targets::default(),
             reader: Reader::Recorder,
         });
+    }
+
+    /// Has the flight recorder go on if it stands still: once a second, as what was refused may be again.
+    fn see_to_the_recorder(&mut self) {
+        let is_part = |job: &Job| matches!(job.reader, Reader::Recorder);
+        let runs = |job: &Job| is_part(job) && job.stage == Stage::Running;
+        if self.recorder.is_some()
+            && !self.jobs.iter().any(runs)
+            && self.last_part.elapsed() >= SLOW_POLL
+        {
+            self.record_on();
+        }
     }
 
     /// Has the part that is on its way end, so that what has just happened is in it.
@@ -225,7 +249,7 @@ impl Engine {
         let sampler = &mut self.sampling.sampler;
         let begun = Capture::begin(sampler, begin.targets.clone(), &begin.spec, collector);
         let capture = match begun {
-            Ok(Some(capture)) => capture,
+            Ok(Some(capture)) => capture.of_program(begin.wanted.program),
             Ok(None) => {
                 let most = self.jobs.len();
                 return Err((begin.reader, CaptureError::TooMany { most }));
@@ -298,8 +322,14 @@ impl Engine {
             self.last_slow = Instant::now();
             self.sampling.slow_pump();
         }
+        self.see_to_the_recorder();
+        if self.last_tidy.elapsed() >= TIDY {
+            self.last_tidy = Instant::now();
+            self.sampling.forget_samples();
+        }
         for at in 0..self.jobs.len() {
-            if let Some(end) = self.jobs[at].end() {
+            let runs_another = self.runs_another_program(at);
+            if let Some(end) = self.jobs[at].end(runs_another) {
                 self.stop_job(at, end);
                 if matches!(self.jobs[at].reader, Reader::Recorder) {
                     self.record_on();
@@ -320,17 +350,24 @@ impl Engine {
         {
             self.sampling.sampler.pause();
             self.sampling.forget_processes();
+            self.sampling.forget_samples();
             self.mode = Mode::Asleep;
         }
     }
 
+    /// Whether a capture of one program is at its end, as its process runs another.
+    fn runs_another_program(&self, at: usize) -> bool {
+        let job = &self.jobs[at];
+        let mut captures = self.sampling.captures.iter();
+        let capture = captures.find(|capture| capture.number == job.number);
+        capture.is_some_and(|capture| capture.has_ended())
+    }
+
     fn stop_job(&mut self, at: usize, end: End) {
-        let job = &mut self.jobs[at];
+        let job = &self.jobs[at];
         if job.stage != Stage::Running {
             return;
         }
-        let at_ns = now_ns();
-        job.stage = Stage::Ended { at_ns, end };
         let number = job.number;
         let Sampling {
             sampler, captures, ..
@@ -338,6 +375,9 @@ impl Engine {
         if let Some(capture) = captures.iter_mut().find(|one| one.number == number) {
             capture.end(sampler);
         }
+        // From now on no tick falls on it.
+        let at_ns = now_ns();
+        self.jobs[at].stage = Stage::Ended { at_ns, end };
         self.adapt();
     }
 
@@ -367,7 +407,10 @@ impl Engine {
         let counts = capture.counts(sampler);
         sampler.close(capture.number);
         let counts = match counts {
-            Ok(counts) => counts,
+            Ok(mut counts) => {
+                counts.attribute(capture.collector.kept());
+                counts
+            }
             Err(error) => {
                 refuse(job.reader, error.into());
                 return;

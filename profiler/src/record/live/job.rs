@@ -74,12 +74,12 @@ impl Job {
     }
 
     /// Why it is to end now, if it is.
-    pub(super) fn end(&mut self) -> Option<End> {
+    pub(super) fn end(&mut self, runs_another: bool) -> Option<End> {
         if self.stage != Stage::Running {
             None
         } else if self.is_abandoned() {
             Some(End::Stopped)
-        } else if self.exits.all_gone() {
+        } else if runs_another || self.exits.all_gone() {
             Some(End::TargetEnded)
         } else {
             self.left().is_zero().then_some(End::TimeIsOver)

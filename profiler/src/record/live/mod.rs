@@ -24,16 +24,20 @@ use std::{
 use super::RecordError;
 use crate::{
     bpf::{self, Sampler, Settings, Stacks},
-    captures::{CaptureError, Captured, Recent, State, Target, Wanted},
+    bug,
+    captures::{CaptureError, Captured, Recent, State, Wanted},
     object::opener,
-    symbolize,
+    privilege, symbolize,
     target::{self, CgroupFilter, TargetSpec, Targets, UserStacks},
 };
 use engine::Engine;
 use job::Reader;
 use naming::Namers;
 pub use recorder::RecorderSettings;
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
+use rustix::{
+    event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd},
+    process::{Signal, getpid, kill_process},
+};
 
 /// How the sampler of a server is set up.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +104,7 @@ impl Bell {
 pub struct Live {
     asker: Asker,
     state: Arc<Mutex<State>>,
+    failed: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -128,12 +133,22 @@ impl Live {
         let state = Arc::new(Mutex::new(State::default()));
         let namers = Namers::new(settings.symbols, Arc::clone(&state));
         let (their_bell, their_state) = (bell.clone(), Arc::clone(&state));
+        let failed = Arc::new(AtomicBool::new(false));
+        let has_failed = Arc::clone(&failed);
         let thread = thread::Builder::new().name("sampler".to_owned());
         let thread = thread
             .spawn(move || {
-                // What it knows of processes is not for other threads, so it is made here.
-                let mut engine = Engine::new(sampler, settings, namers, their_state);
-                engine.run(&received, &their_bell);
+                privilege::keep_only(privilege::SAMPLING);
+                let ran = bug::contain(|| {
+                    // What it knows of processes is not for other threads, so it is made here.
+                    let mut engine = Engine::new(sampler, settings, namers, their_state);
+                    engine.run(&received, &their_bell);
+                });
+                if ran.is_none() {
+                    has_failed.store(true, Ordering::Relaxed);
+                    // Nobody would be answered any more: whoever started us is to know.
+                    let _ = kill_process(getpid(), Signal::TERM);
+                }
             })
             .map_err(RecordError::Wait)?;
         Ok(Self {
@@ -143,6 +158,7 @@ impl Live {
                 bell,
             },
             state,
+            failed,
             thread: Some(thread),
         })
     }
@@ -151,6 +167,12 @@ impl Live {
     pub fn end(&self) {
         // Whoever has ended already hears nothing.
         let _ = self.asker.send(Command::End);
+    }
+
+    /// Tells whether the thread ended by a bug of ours. Then this process was asked to end.
+    #[must_use]
+    pub fn failure(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.failed)
     }
 
     /// Who asks it, from any thread.
@@ -196,7 +218,7 @@ impl Asker {
     /// # Errors
     /// When the target is not there, or the sampler has ended.
     pub fn begin(&self, wanted: Wanted, done: Done) -> Result<Waiting, CaptureError> {
-        let spec = spec_of(&wanted.target);
+        let spec = wanted.target.spec();
         let targets = resolve(&spec, self.cgroups)?;
         let gone = Arc::new(AtomicBool::new(false));
         let reply = Reply {
@@ -219,9 +241,17 @@ impl Asker {
     ///
     /// # Errors
     /// When the sampler has ended.
-    pub fn recent(&self, recent: Recent, done: Done) -> Result<(), CaptureError> {
-        let gone = Arc::default();
-        self.send(Command::Recent(recent, Reply { done, gone }))
+    pub fn recent(&self, recent: Recent, done: Done) -> Result<Waiting, CaptureError> {
+        let gone = Arc::new(AtomicBool::new(false));
+        let reply = Reply {
+            done,
+            gone: Arc::clone(&gone),
+        };
+        self.send(Command::Recent(recent, reply))?;
+        Ok(Waiting {
+            gone,
+            bell: self.bell.clone(),
+        })
     }
 
     fn send(&self, command: Command) -> Result<(), CaptureError> {
@@ -270,18 +300,6 @@ impl Reply {
 /// The period of a frequency.
 fn period_ns(frequency_hz: u32) -> u64 {
     1_000_000_000 / u64::from(frequency_hz.max(1))
-}
-
-fn spec_of(target: &Target) -> TargetSpec {
-    let mut spec = TargetSpec::default();
-    match target {
-        Target::Host => {}
-        Target::Process(pid) => spec.pids.push(*pid),
-        Target::Comm(name) => spec.comms.push(name.clone()),
-        Target::Cgroup(path) => spec.cgroups.push(path.clone()),
-        Target::Container(id) => spec.containers.push(id.clone()),
-    }
-    spec
 }
 
 fn resolve(spec: &TargetSpec, cgroups: CgroupFilter) -> Result<Targets, RecordError> {

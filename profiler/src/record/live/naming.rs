@@ -14,6 +14,7 @@ use crate::{
     bpf::{Counts, KernelSymbols},
     bug,
     captures::{CaptureError, Captured, Recent, State, Target},
+    privilege,
     record::{
         Cost, End,
         collect::{Finished, Gathered},
@@ -26,6 +27,9 @@ use crate::{
 
 /// Profiles that are named at one time: each may take the memory that symbols may have.
 const MOST_AT_ONCE: usize = 2;
+
+/// Times of naming that are kept for whoever asks for them.
+const MOST_NOTED: usize = 1024;
 
 /// What is known of a capture when its sampling is over.
 pub(super) struct Sampled {
@@ -96,6 +100,7 @@ impl Namers {
         let namers = self.clone();
         let thread = thread::Builder::new().name("namer".to_owned());
         let spawned = thread.spawn(move || {
+            privilege::keep_only(privilege::NAMING);
             let deadline = Instant::now() + sampled.patience;
             let turn = namers.turns.wait();
             if sampled.reply.is_closed() {
@@ -105,7 +110,7 @@ impl Namers {
             let (reply, captured) = named(sampled, namers.symbols, deadline);
             drop(turn);
             let mut state = namers.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.naming.push(began.elapsed());
+            note(&mut state.naming, began.elapsed());
             state.finished += 1;
             drop(state);
             // Nobody may wait any more.
@@ -123,8 +128,12 @@ impl Namers {
         let namers = self.clone();
         let thread = thread::Builder::new().name("namer".to_owned());
         let spawned = thread.spawn(move || {
-            let deadline = Instant::now() + question.recent.patience;
+            privilege::keep_only(privilege::NAMING);
             let turn = namers.turns.wait();
+            if question.reply.is_closed() {
+                return;
+            }
+            let deadline = Instant::now() + question.recent.patience;
             let symbols = symbolize::Settings {
                 deadline: Some(deadline),
                 ..namers.symbols
@@ -133,7 +142,7 @@ impl Namers {
             let answered = bug::contain(|| answered(&question, symbols));
             drop(turn);
             let mut state = namers.state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.naming.push(began.elapsed());
+            note(&mut state.naming, began.elapsed());
             drop(state);
             let reply = question.reply;
             reply.send(answered.unwrap_or(Err(CaptureError::Ended)));
@@ -141,6 +150,13 @@ impl Namers {
         if let Err(error) = spawned {
             log::warn!("cannot start a thread to name a profile: {error}");
         }
+    }
+}
+
+/// Notes how long naming took, while somebody asks for that.
+fn note(naming: &mut Vec<Duration>, took: Duration) {
+    if naming.len() < MOST_NOTED {
+        naming.push(took);
     }
 }
 
@@ -160,7 +176,7 @@ fn answered(question: &Question, symbols: symbolize::Settings) -> Result<Capture
     } = question;
     let before = Usage::now();
     // What has ended since is found by its labels alone.
-    let resolved = super::resolve(&super::spec_of(&recent.target), CgroupFilter::Processes);
+    let resolved = super::resolve(&recent.target.spec(), CgroupFilter::Processes);
     let (pids, label) = match resolved {
         Ok(targets) => (targets.pids, targets.label),
         Err(_) => (Vec::new(), "gone".to_owned()),
@@ -173,7 +189,7 @@ fn answered(question: &Question, symbols: symbolize::Settings) -> Result<Capture
         counts,
     } = recorder::remembered(segments, recent, &pids, symbols);
     if account.kept == 0 && pids.is_empty() && recent.target != Target::Host {
-        super::resolve(&super::spec_of(&recent.target), CgroupFilter::Processes)?;
+        super::resolve(&recent.target.spec(), CgroupFilter::Processes)?;
     }
     let elapsed = match (segments.first(), segments.last()) {
         (Some(first), Some(last)) => last.ended.duration_since(first.began),
@@ -236,6 +252,12 @@ fn named(
     } = finished;
     notes.extend(symbol_notes(&symbolized));
     account.count(&counts);
+    if let Some(flaw) = account.flaw() {
+        log::error!("the account of a capture does not add up: {flaw}");
+        notes.push(format!(
+            "the account does not add up: {flaw}; report it as a bug"
+        ));
+    }
     profile.duration_ns = u64::try_from(counts.sampled.as_nanos()).unwrap_or(u64::MAX);
     add_host_mapping(&mut profile);
     let cost = Cost {

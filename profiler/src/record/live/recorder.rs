@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use super::Reply;
 use crate::{
     bpf::{Counts, KernelSymbols},
     bug,
-    captures::{Recent, Target, Wanted},
+    captures::{Program, Recent, Target, Wanted},
     profile::{LabelKey, LabelValue, Profile, Sample},
     record::{
         Account, Times,
@@ -30,6 +31,9 @@ const SEGMENTS: u32 = 60;
 const SHORTEST: Duration = Duration::from_secs(1);
 /// Memory for what is remembered, in bytes: a large host may remember less than it is asked to.
 const MOST_BYTES: usize = 128 << 20;
+
+/// Characters of a container's id that tell it from others: what engines show.
+const CONTAINER_CHARS: usize = 12;
 
 /// What samples are labelled with, to be told apart later.
 const LABELS: [LabelKey; 6] = [
@@ -124,6 +128,7 @@ impl Recorder {
             patience: Duration::ZERO,
             labels: Some(LABELS.to_vec()),
             times: Times::LeftOut,
+            program: Program::Any,
         }
     }
 
@@ -225,12 +230,14 @@ fn is_of(target: &Target, pids: &BTreeSet<Pid>, profile: &Profile, sample: &Samp
         Target::Process(wanted) => pid == Some(*wanted),
         Target::Comm(name) => text(LabelKey::Comm) == name || is_one_of(pids),
         Target::Cgroup(path) => {
-            let own = std::path::Path::new(text(LabelKey::Cgroup));
-            own.starts_with(path) || is_one_of(pids)
+            let own = Path::new(text(LabelKey::Cgroup));
+            let from_root = Path::new("/").join(path);
+            own.starts_with(from_root) || is_one_of(pids)
         }
         Target::Container(id) => {
             let own = text(LabelKey::Container);
-            (!own.is_empty() && own.starts_with(id.as_str())) || is_one_of(pids)
+            let is_it = own == id || (id.len() >= CONTAINER_CHARS && own.starts_with(id.as_str()));
+            is_it || is_one_of(pids)
         }
     }
 }

@@ -6,7 +6,7 @@
 use super::super::{config::List, policy::Refusal};
 use crate::{
     captures::Target,
-    target::{CgroupFilter, Identity, Pid, TargetSpec, UserStacks, identity, resolve},
+    target::{CgroupFilter, Identity, Pid, UserStacks, identity, resolve},
 };
 
 /// The lists of a configuration.
@@ -36,18 +36,7 @@ impl Lists {
                 ));
             }
             Target::Process(pid) => return self.check_process(*pid),
-            Target::Comm(comm) => TargetSpec {
-                comms: vec![comm.clone()],
-                ..TargetSpec::default()
-            },
-            Target::Cgroup(path) => TargetSpec {
-                cgroups: vec![path.clone()],
-                ..TargetSpec::default()
-            },
-            Target::Container(id) => TargetSpec {
-                containers: vec![id.clone()],
-                ..TargetSpec::default()
-            },
+            Target::Comm(_) | Target::Cgroup(_) | Target::Container(_) => target.spec(),
         };
         // What is not there is told by whoever looks for it.
         let Ok(found) = resolve(&spec, UserStacks::No, CgroupFilter::Processes) else {
