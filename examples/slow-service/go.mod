@@ -1,0 +1,3 @@
+module slow-service
+
+go 1.19
