@@ -16,7 +16,7 @@ struct Needed {
     reason: &'static str,
 }
 
-const NEEDED: [Needed; 18] = [
+const NEEDED: [Needed; 20] = [
     Needed {
         program: "cc",
         packages: &["build-essential"],
@@ -101,6 +101,17 @@ const NEEDED: [Needed; 18] = [
         program: "setpriv",
         packages: &["util-linux"],
         reason: "requests of other users",
+    },
+    Needed {
+        program: "wrk",
+        packages: &["wrk"],
+        reason: "load on the web service of the examples",
+    },
+    Needed {
+        // The server's own programs are not on PATH; this one comes with them.
+        program: "pg_ctlcluster",
+        packages: &["postgresql"],
+        reason: "the database of the examples",
     },
     Needed {
         program: "git",

@@ -99,7 +99,9 @@ const SKIPPED_FOLDERS: [&str; 3] = ["target", ".git", "testdata"];
 const OWN_WORKSPACES: [&str; 2] = ["profiler-ebpf/", "fuzz/"];
 
 /// Ends of the names of files with text of ours.
-const TEXT_FILES: [&str; 8] = [".rs", ".toml", ".md", ".c", ".s", ".go", ".yml", "/run"];
+const TEXT_FILES: [&str; 9] = [
+    ".rs", ".toml", ".md", ".c", ".s", ".go", ".sh", ".yml", "/run",
+];
 
 /// A broken rule.
 #[derive(Debug, PartialEq, Eq)]
