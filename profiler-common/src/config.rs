@@ -92,11 +92,13 @@ pub struct ProbeConfig {
     pub area_length_offset: u32,
     /// Offset of `mm` in the kernel's `struct task_struct`, in bytes, from BTF.
     pub task_mm_offset: u32,
+    /// 1 where programs may ask for the cgroups of a task; elsewhere the verifier refuses the very call.
+    pub tells_cgroups: u32,
     /// Offset of `end_code` in the kernel's `struct mm_struct`, in bytes, from BTF.
     pub mm_end_code_offset: u32,
 }
 
-const _: () = assert!(size_of::<ProbeConfig>() == 9 * 4, "no hidden padding");
+const _: () = assert!(size_of::<ProbeConfig>() == 10 * 4, "no hidden padding");
 
 /// What is looked for at a tick: entry 0 of the map `SCOPE`. It changes while the clocks run: a reader
 /// may see one field from before a change and another from after it.

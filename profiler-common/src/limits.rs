@@ -61,7 +61,7 @@ pub const MAX_TABLES: usize = 16_384;
 
 /// Most captures at one time: bits of [`crate::config::CaptureBits`]. The verifier follows a loop over
 /// them.
-pub const MAX_CAPTURES: usize = 40;
+pub const MAX_CAPTURES: usize = 28;
 
 /// Most targets (pids, tids, comms, cgroups) filtered for at one time.
 pub const MAX_TARGETS: usize = 65_536;

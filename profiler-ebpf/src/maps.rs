@@ -32,6 +32,7 @@ pub static CONFIG: Global<ProbeConfig> = Global::new(ProbeConfig {
     area_length_offset: 0,
     task_mm_offset: 0,
     mm_end_code_offset: 0,
+    tells_cgroups: 0,
 });
 
 /// Entry 0: what is looked for at a tick. Written by the user side whenever a capture begins or ends,

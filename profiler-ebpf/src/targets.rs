@@ -8,7 +8,7 @@ use profiler_common::{
     limits::MAX_CGROUP_LEVELS,
 };
 
-use crate::maps::{SCOPE, TARGETS};
+use crate::maps::{CONFIG, SCOPE, TARGETS};
 
 /// The captures that the current task is a target of, by any of its names. The idle task is of none.
 #[inline(always)]
@@ -34,7 +34,7 @@ pub fn captures_of_current() -> CaptureBits {
     {
         captures |= listed(TargetKey::comm(comm));
     }
-    if filters & TargetKind::Cgroup as u32 != 0 {
+    if CONFIG.load().tells_cgroups != 0 && filters & TargetKind::Cgroup as u32 != 0 {
         captures |= of_cgroups(scope);
     }
     captures

@@ -90,7 +90,7 @@ impl CaptureSet {
 
     /// A number for a capture that is to begin. `None` if there are as many captures as can be.
     pub(super) fn reserve(&mut self) -> Option<CaptureNumber> {
-        let most = u8::try_from(MAX_CAPTURES).expect("40");
+        let most = u8::try_from(MAX_CAPTURES).expect("28");
         let mut numbers = (0..most).map(CaptureNumber);
         let number = numbers.find(|number| !self.captures.contains_key(number))?;
         let capture = Capture {

@@ -557,6 +557,7 @@ fn load_object(settings: &Settings, ring_bytes: usize) -> Result<Ebpf, BpfError>
             .offset("vm_unmapped_area_info", "length")
             .unwrap_or(0),
         task_mm_offset: kernel.offset("task_struct", "mm")?,
+        tells_cgroups: u32::from(cgroup_filter() == CgroupFilter::Kernel),
         mm_end_code_offset: kernel.offset("mm_struct", "end_code")?,
         unwalked_ring_bytes: u32::try_from(ring_bytes / UNWALKED_PART)
             .expect("at most MAX_RING_BYTES"),

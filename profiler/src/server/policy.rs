@@ -65,7 +65,7 @@ impl Default for Limits {
             duration: Duration::from_secs(300),
             frequency_hz: 4_999,
             answer_bytes: 256 << 20,
-            captures: 32,
+            captures: 24,
         }
     }
 }

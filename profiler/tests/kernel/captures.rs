@@ -35,7 +35,7 @@ fn live_with(recorder: Option<RecorderSettings>) -> Live {
             memory: symbolize::Memory::Kept,
             ..symbolize::Settings::default()
         },
-        most_captures: 32,
+        most_captures: 24,
         most_frequency_hz: 999,
         recorder,
     };

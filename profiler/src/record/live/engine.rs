@@ -43,7 +43,7 @@ const ARRIVAL_PATIENCE_NS: u64 = 500_000_000;
 const LINGER: Duration = Duration::from_secs(10);
 /// Captures for others, at most: some more numbers are for the recorder, and for those whose samples
 /// are on their way.
-const MOST_CLIENTS: usize = MAX_CAPTURES - 8;
+const MOST_CLIENTS: usize = MAX_CAPTURES - 4;
 /// How often what only past captures needed is let go of.
 const TIDY: Duration = Duration::from_secs(60);
 

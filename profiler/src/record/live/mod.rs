@@ -46,7 +46,7 @@ pub struct LiveSettings {
     pub table_bytes: usize,
     /// How symbols are looked up.
     pub symbols: symbolize::Settings,
-    /// Most captures at one time; the kernel side has room for 64.
+    /// Most captures at one time; the kernel side has room for 24 and some that end.
     pub most_captures: usize,
     /// The highest frequency that will be asked for, in Hz: rings are made for it.
     pub most_frequency_hz: u32,
