@@ -48,6 +48,18 @@ impl Target {
     }
 }
 
+impl Target {
+    /// The labels that are asked for; by default those that tell processes apart, if there may be
+    /// several.
+    pub(crate) fn labels(&self, asked: Option<&[LabelKey]>) -> Vec<LabelKey> {
+        match (asked, self) {
+            (Some(asked), _) => asked.to_vec(),
+            (None, Self::Process(_)) => Vec::new(),
+            (None, _) => vec![LabelKey::Comm, LabelKey::Pid],
+        }
+    }
+}
+
 /// A capture that is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {

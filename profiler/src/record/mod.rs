@@ -340,3 +340,8 @@ impl Ready {
         session.finish(end, stop, watch)
     }
 }
+
+/// The period of a frequency.
+fn period_ns(frequency_hz: u32) -> u64 {
+    1_000_000_000 / u64::from(frequency_hz.max(1))
+}

@@ -13,6 +13,7 @@ use super::{
     capture::{Capture, executable},
     collect::{Collector, Finished, Known},
     governor::{BpfTime, Governor, Spent},
+    period_ns,
     sampling::{POLL, Sampling},
     usage::{self, Usage},
 };
@@ -393,11 +394,6 @@ fn governor(request: &Request, sampler: &Sampler) -> Option<Governor> {
     };
     let new = |budget| Governor::new(budget, request.frequency_hz, bpf_time);
     request.budget.map(new)
-}
-
-/// The period of a frequency.
-fn period_ns(frequency_hz: u32) -> u64 {
-    1_000_000_000 / u64::from(frequency_hz.max(1))
 }
 
 /// Gives up what is not needed any more, if that was asked for. The command may be another user's

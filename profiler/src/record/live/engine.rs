@@ -15,18 +15,18 @@ use super::{
     Begin, Bell, Command, LONGEST_WAIT, LiveSettings, Reply,
     job::{Job, Reader, Stage},
     naming::{Namers, Question, Sampled},
-    period_ns,
     recorder::{Recorder, Segment},
 };
 use crate::{
     bpf::{Counts, Sampler, Stacks, now_ns},
-    captures::{CaptureError, Recent, State, Target},
+    captures::{CaptureError, Recent, State},
     process::Scope,
-    profile::{LabelKey, Profile},
+    profile::Profile,
     record::{
         Addresses, End, LabelSettings, RecordError,
         capture::{Capture, executable},
         collect::Collector,
+        period_ns,
         sampling::{POLL, Sampling},
         session,
         usage::Usage,
@@ -175,14 +175,19 @@ impl Engine {
 
     /// Has the flight recorder go on if it stands still: once a second, as what was refused may be again.
     fn see_to_the_recorder(&mut self) {
-        let is_part = |job: &Job| matches!(job.reader, Reader::Recorder);
-        let runs = |job: &Job| is_part(job) && job.stage == Stage::Running;
         if self.recorder.is_some()
-            && !self.jobs.iter().any(runs)
+            && self.running_part().is_none()
             && self.last_part.elapsed() >= SLOW_POLL
         {
             self.record_on();
         }
+    }
+
+    /// Where the capture is that becomes the flight recorder's next part.
+    fn running_part(&self) -> Option<usize> {
+        let is_part = |job: &Job| matches!(job.reader, Reader::Recorder);
+        let runs = |job: &Job| is_part(job) && job.stage == Stage::Running;
+        self.jobs.iter().position(runs)
     }
 
     /// Has the part that is on its way end, so that what has just happened is in it.
@@ -192,9 +197,7 @@ impl Engine {
             return;
         };
         recorder.asked.push((recent, reply));
-        let is_part = |job: &Job| matches!(job.reader, Reader::Recorder);
-        let running = |job: &Job| is_part(job) && job.stage == Stage::Running;
-        match self.jobs.iter().position(running) {
+        match self.running_part() {
             Some(at) => {
                 self.stop_job(at, End::Stopped);
                 self.record_on();
@@ -235,7 +238,9 @@ impl Engine {
         let main = begin.targets.main;
         let mut collector = Collector::new(
             Profile::cpu(period_ns(hz)),
-            labels(&begin),
+            LabelSettings {
+                shown: begin.wanted.target.labels(begin.wanted.labels.as_deref()),
+            },
             begin.wanted.times,
             Addresses::Runtime,
         );
@@ -460,17 +465,6 @@ fn refuse(reader: Reader, error: CaptureError) {
     match reader {
         Reader::Client(reply) => reply.send(Err(error)),
         Reader::Recorder => log::warn!("the flight recorder stands still: {error}"),
-    }
-}
-
-/// The labels of a capture: by default those that tell processes apart, if there may be several.
-fn labels(begin: &Begin) -> LabelSettings {
-    let default_labels = match begin.wanted.target {
-        Target::Process(_) => vec![],
-        _ => vec![LabelKey::Comm, LabelKey::Pid],
-    };
-    LabelSettings {
-        shown: begin.wanted.labels.clone().unwrap_or(default_labels),
     }
 }
 

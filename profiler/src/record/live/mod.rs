@@ -21,7 +21,7 @@ use std::{
     time::Duration,
 };
 
-use super::RecordError;
+use super::{RecordError, period_ns};
 use crate::{
     bpf::{self, Sampler, Settings, Stacks},
     bug,
@@ -220,21 +220,14 @@ impl Asker {
     pub fn begin(&self, wanted: Wanted, done: Done) -> Result<Waiting, CaptureError> {
         let spec = wanted.target.spec();
         let targets = resolve(&spec, self.cgroups)?;
-        let gone = Arc::new(AtomicBool::new(false));
-        let reply = Reply {
-            done,
-            gone: Arc::clone(&gone),
-        };
+        let (reply, waiting) = self.reply(done);
         self.send(Command::Begin(Box::new(Begin {
             wanted,
             spec,
             targets,
             reader: Reader::Client(reply),
         })))?;
-        Ok(Waiting {
-            gone,
-            bell: self.bell.clone(),
-        })
+        Ok(waiting)
     }
 
     /// Has `done` get what the flight recorder has.
@@ -242,16 +235,19 @@ impl Asker {
     /// # Errors
     /// When the sampler has ended.
     pub fn recent(&self, recent: Recent, done: Done) -> Result<Waiting, CaptureError> {
-        let gone = Arc::new(AtomicBool::new(false));
-        let reply = Reply {
-            done,
-            gone: Arc::clone(&gone),
-        };
+        let (reply, waiting) = self.reply(done);
         self.send(Command::Recent(recent, reply))?;
-        Ok(Waiting {
-            gone,
+        Ok(waiting)
+    }
+
+    /// A reply, and what tells it that nobody waits any more.
+    fn reply(&self, done: Done) -> (Reply, Waiting) {
+        let gone = Arc::new(AtomicBool::new(false));
+        let waiting = Waiting {
+            gone: Arc::clone(&gone),
             bell: self.bell.clone(),
-        })
+        };
+        (Reply { done, gone }, waiting)
     }
 
     fn send(&self, command: Command) -> Result<(), CaptureError> {
@@ -295,11 +291,6 @@ impl Reply {
     fn is_closed(&self) -> bool {
         self.gone.load(Ordering::Relaxed)
     }
-}
-
-/// The period of a frequency.
-fn period_ns(frequency_hz: u32) -> u64 {
-    1_000_000_000 / u64::from(frequency_hz.max(1))
 }
 
 fn resolve(spec: &TargetSpec, cgroups: CgroupFilter) -> Result<Targets, RecordError> {

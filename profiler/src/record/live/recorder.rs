@@ -167,11 +167,7 @@ pub(super) fn remembered(
     pids: &BTreeSet<Pid>,
     symbols: symbolize::Settings,
 ) -> Remembered {
-    let default_labels = match recent.target {
-        Target::Process(_) => vec![],
-        _ => vec![LabelKey::Comm, LabelKey::Pid],
-    };
-    let shown = recent.labels.clone().unwrap_or(default_labels);
+    let shown = recent.target.labels(recent.labels.as_deref());
     let mut all: Option<Profile> = None;
     let (mut account, mut gaps) = (Account::default(), Gaps::default());
     let mut counts = Counts::default();
