@@ -3,6 +3,7 @@
 use std::{
     env,
     ffi::OsString,
+    hint,
     io::Read,
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver},
@@ -24,7 +25,10 @@ const BINARY_VARIABLE: &str = "EBPFPROF_BINARY";
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Ticks after which a recording is surely under way.
-const SOME_TICKS: u64 = 200;
+const SOME_TICKS: u64 = 100;
+
+/// How long a CPU is kept busy between two looks at how far a recording is.
+const BUSY: Duration = Duration::from_millis(30);
 
 /// The binary to test.
 pub(crate) fn binary() -> OsString {
@@ -89,14 +93,26 @@ impl Running {
     /// Waits until the clocks tick and the program runs, or the process has ended.
     #[track_caller]
     pub(crate) fn wait_until_sampling(&mut self) {
-        self.wait_for_runs(SOME_TICKS);
+        self.wait_for_runs_with(SOME_TICKS, || {
+            // Ticks of idle CPUs run nothing, and who is recorded may not be there yet.
+            let start = Instant::now();
+            while start.elapsed() < BUSY {
+                hint::spin_loop();
+            }
+        });
     }
 
     /// Waits until the program has run so often, or the process has ended.
     #[track_caller]
     pub(crate) fn wait_for_runs(&mut self, count: u64) {
+        self.wait_for_runs_with(count, || {});
+    }
+
+    #[track_caller]
+    fn wait_for_runs_with(&mut self, count: u64, between: impl Fn()) {
         let pid = self.pid();
         wait_until("the program has run often enough", PATIENCE, || {
+            between();
             runs_of(pid) >= count || self.child.try_wait().is_ok_and(|end| end.is_some())
         });
     }
