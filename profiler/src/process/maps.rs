@@ -1,15 +1,118 @@
-//! Reads `/proc/PID/maps`.
+//! Reads `/proc/PID/maps`, and never waits for long.
+//!
+//! Whoever changes a process's memory map holds its lock, and may wait for a disk or a swapped page
+//! meanwhile: `ps` hangs on such processes. So a thread reads for us. One that gets no answer in time
+//! is left behind, and its process is not asked again until it has one.
 
-use std::{fs, io};
+use std::{
+    fs, io,
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError},
+    thread,
+    time::Duration,
+};
+
+use foldhash::HashMap;
 
 use super::{FileNumber, MapRow};
 use crate::target::Pid;
 
+/// How long one process may take. Nobody empties the rings meanwhile.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Processes that may fail to answer at one time, after which no other is asked.
+const MOST_SILENT: usize = 16;
+
+type Rows = io::Result<Vec<MapRow>>;
+
+/// Reads maps, one process after the other.
+#[derive(Debug)]
+pub(super) struct Reader {
+    read: fn(Pid) -> Rows,
+    patience: Duration,
+    idle: Option<Worker>,
+    /// Those that wait for a process.
+    silent: HashMap<Pid, Worker>,
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self::new(read, PATIENCE)
+    }
+}
+
+impl Reader {
+    fn new(read: fn(Pid) -> Rows, patience: Duration) -> Self {
+        Self {
+            read,
+            patience,
+            idle: None,
+            silent: HashMap::default(),
+        }
+    }
+
+    /// The executable mappings of a process, by address.
+    ///
+    /// # Errors
+    /// When the process is gone, may not be looked at, or does not answer.
+    pub(super) fn read(&mut self, pid: Pid) -> Rows {
+        // What those read in the end is of another time.
+        self.silent.retain(|_, worker| worker.still_waits());
+        if self.silent.contains_key(&pid) || self.silent.len() >= MOST_SILENT {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        let worker = match self.idle.take() {
+            Some(worker) => worker,
+            None => Worker::start(self.read)?,
+        };
+        let gone = || io::Error::other("the thread that reads maps has ended");
+        worker.asked.send(pid).map_err(|_| gone())?;
+        match worker.told.recv_timeout(self.patience) {
+            Ok(rows) => {
+                self.idle = Some(worker);
+                rows
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                log::warn!(
+                    "process {pid} does not let us read its memory map (somebody holds its lock): \
+                     its stacks are cut until it does"
+                );
+                self.silent.insert(pid, worker);
+                Err(io::ErrorKind::TimedOut.into())
+            }
+            Err(RecvTimeoutError::Disconnected) => Err(gone()),
+        }
+    }
+}
+
+/// A thread that reads.
+#[derive(Debug)]
+struct Worker {
+    asked: Sender<Pid>,
+    told: Receiver<Rows>,
+}
+
+impl Worker {
+    fn start(read: fn(Pid) -> Rows) -> io::Result<Self> {
+        let (asked, pids) = mpsc::channel();
+        let (answers, told) = mpsc::channel();
+        thread::Builder::new()
+            .name("maps reader".to_owned())
+            .spawn(move || {
+                for pid in pids {
+                    if answers.send(read(pid)).is_err() {
+                        return;
+                    }
+                }
+            })?;
+        Ok(Self { asked, told })
+    }
+
+    fn still_waits(&self) -> bool {
+        self.told.try_recv().err() == Some(TryRecvError::Empty)
+    }
+}
+
 /// The executable mappings of a process, by address.
-///
-/// # Errors
-/// When the process is gone or may not be looked at.
-pub(super) fn read(pid: Pid) -> io::Result<Vec<MapRow>> {
+fn read(pid: Pid) -> Rows {
     let rows = read_rows(&format!("/proc/{pid}/maps"))?;
     if !rows.is_empty() {
         return Ok(rows);
@@ -24,7 +127,7 @@ pub(super) fn read(pid: Pid) -> io::Result<Vec<MapRow>> {
         .unwrap_or_default())
 }
 
-fn read_rows(path: &str) -> io::Result<Vec<MapRow>> {
+fn read_rows(path: &str) -> Rows {
     // Paths may hold any bytes.
     let text = fs::read(path)?;
     Ok(parse_maps(&String::from_utf8_lossy(&text)).collect())
@@ -83,6 +186,8 @@ fn unescape(path: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
 
     #[test]
@@ -116,7 +221,35 @@ not a row
     #[test]
     fn our_own_code_is_in_our_own_maps() {
         let here = our_own_code_is_in_our_own_maps as *const () as u64;
-        let rows = read(Pid(std::process::id())).unwrap();
+        let rows = Reader::default().read(Pid(std::process::id())).unwrap();
         assert!(rows.iter().any(|row| (row.start..row.end).contains(&here)));
+    }
+
+    /// Taken by who has process 1 not answer.
+    static LOCK: Mutex<()> = Mutex::new(());
+
+    fn read_but_for_process_1(pid: Pid) -> Rows {
+        if pid == Pid(1) {
+            drop(LOCK.lock());
+        }
+        Ok(Vec::new())
+    }
+
+    #[test]
+    fn a_process_that_does_not_answer_is_left_alone_and_others_are_read() {
+        let mut reader = Reader::new(read_but_for_process_1, Duration::from_millis(20));
+        let timed_out = |rows: Rows| rows.unwrap_err().kind() == io::ErrorKind::TimedOut;
+        let held = LOCK.lock().unwrap();
+        assert!(timed_out(reader.read(Pid(1))));
+        // From now on nothing takes so long but a machine that is broken.
+        reader.patience = Duration::from_secs(60);
+        assert!(timed_out(reader.read(Pid(1))));
+        assert_eq!(reader.silent.len(), 1);
+        reader.read(Pid(2)).unwrap();
+        drop(held);
+        while reader.read(Pid(1)).is_err() {
+            thread::yield_now();
+        }
+        assert!(reader.silent.is_empty());
     }
 }

@@ -176,6 +176,7 @@ struct Snapshot {
 #[derive(Debug)]
 pub struct Processes {
     scope: Scope,
+    maps: maps::Reader,
     processes: HashMap<Pid, Process>,
     /// Processes that are to be looked at when tables are next published: few of many.
     wanting: HashSet<Pid>,
@@ -195,6 +196,7 @@ impl Processes {
     pub fn new(scope: Scope) -> Self {
         Self {
             scope,
+            maps: maps::Reader::default(),
             processes: HashMap::default(),
             wanting: HashSet::default(),
             snapshots: HashMap::default(),
@@ -212,7 +214,7 @@ impl Processes {
     /// # Errors
     /// When the process is gone or may not be looked at.
     pub fn scan(&mut self, pid: Pid, now_ns: u64, objects: &mut Objects) -> io::Result<()> {
-        let mappings = mappings_of(pid, objects)?;
+        let mappings = mappings(&self.maps.read(pid)?, pid, objects);
         if let Scope::Only(pids, _) = &mut self.scope {
             pids.insert(pid);
         }
@@ -616,8 +618,13 @@ impl Processes {
 /// # Errors
 /// When the process is gone or may not be looked at.
 pub fn mappings_of(pid: Pid, objects: &mut Objects) -> io::Result<Vec<Mapping>> {
-    let rows = maps::read(pid)?.into_iter().filter(is_user_space);
-    Ok(rows.map(|row| mapping_of(pid, &row, objects)).collect())
+    let rows = maps::Reader::default().read(pid)?;
+    Ok(mappings(&rows, pid, objects))
+}
+
+fn mappings(rows: &[MapRow], pid: Pid, objects: &mut Objects) -> Vec<Mapping> {
+    let rows = rows.iter().filter(|row| is_user_space(row));
+    rows.map(|row| mapping_of(pid, row, objects)).collect()
 }
 
 /// Whether a frame lies where the kernel side's table had it, so that the walk went on from it by the
