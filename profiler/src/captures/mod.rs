@@ -147,8 +147,10 @@ pub enum CaptureError {
 pub struct State {
     /// Captures that run.
     pub running: usize,
-    /// Captures that were finished.
+    /// Captures that were answered.
     pub finished: u64,
+    /// Captures that ended because nobody waited for them any more.
+    pub abandoned: u64,
     /// Samples that were due on the targets of some capture.
     pub due: u64,
     /// Samples that arrived.

@@ -49,7 +49,7 @@ const LOOK_NS: u64 = 100_000_000;
 /// What is read of all files between two looks at the rings, in bytes: some hundredths of a second.
 const MOST_READ_BYTES: u64 = 4 << 20;
 /// How long the end may read what was written meanwhile.
-const LAST_PATIENCE: Duration = Duration::from_secs(3);
+pub const LAST_PATIENCE: Duration = Duration::from_secs(3);
 /// Memory for entries and names of all processes, unless told.
 pub const DEFAULT_BYTES: usize = 64 << 20;
 /// What names can be told apart in.
@@ -146,6 +146,8 @@ pub struct Jit {
     births: HashMap<Pid, Birth>,
     book: Book,
     most_bytes: usize,
+    /// Whether the rest is being read, and files that were not there were asked for once more.
+    asked_again: bool,
 }
 
 /// The places so far, and what is known of those that are done.
@@ -181,6 +183,7 @@ impl Jit {
             births: HashMap::default(),
             book: Book::default(),
             most_bytes: most_bytes.min(MOST_BYTES),
+            asked_again: false,
         }
     }
 
@@ -254,17 +257,40 @@ impl Jit {
         }
     }
 
-    /// Reads the rest, and names what can be named.
-    #[must_use]
-    pub fn finish(mut self, now: Now, processes: &Processes, objects: &Objects) -> Finished {
-        let deadline = Instant::now() + LAST_PATIENCE;
-        self.read_until(deadline);
+    /// Reads a piece of the rest: of what was written until it was called first. False when there is
+    /// nothing left.
+    pub fn read_rest(&mut self, now: Now, processes: &Processes, objects: &Objects) -> bool {
+        let mut left = MOST_READ_BYTES;
+        for process in self.processes.values() {
+            left = left.saturating_sub(process.borrow_mut().read(left));
+            if left == 0 {
+                break;
+            }
+        }
+        self.shed();
+        if left < MOST_READ_BYTES || self.asked_again {
+            return left < MOST_READ_BYTES;
+        }
+        self.asked_again = true;
         for (pid, process) in &self.processes {
             let mut process = process.borrow_mut();
             process.ask_again();
             process.look(now, processes.space(*pid), objects);
         }
-        self.read_until(deadline);
+        true
+    }
+
+    /// Reads the rest if it takes no longer than this, and names what can be named.
+    #[must_use]
+    pub fn finish(
+        mut self,
+        now: Now,
+        processes: &Processes,
+        objects: &Objects,
+        patience: Duration,
+    ) -> Finished {
+        let deadline = Instant::now() + patience;
+        while self.read_rest(now, processes, objects) && Instant::now() < deadline {}
         for pid in self.processes.keys().copied().collect::<Vec<Pid>>() {
             self.close(pid);
         }
@@ -288,18 +314,6 @@ impl Jit {
             names: self.book.names,
             made: self.book.made,
             reports,
-        }
-    }
-
-    fn read_until(&mut self, deadline: Instant) {
-        let every: Vec<Shared> = self.processes.values().cloned().collect();
-        for process in every {
-            while process.borrow_mut().read(MOST_READ_BYTES) > 0 {
-                self.shed();
-                if Instant::now() >= deadline {
-                    return;
-                }
-            }
         }
     }
 

@@ -69,7 +69,7 @@ impl Target {
         let time = std::time::SystemTime::now() + Duration::from_secs(1);
         let now = Now { ns, time };
         let jit = std::mem::take(&mut self.jit);
-        jit.finish(now, &self.processes, &self.objects)
+        jit.finish(now, &self.processes, &self.objects, LAST_PATIENCE)
     }
 }
 

@@ -1,6 +1,9 @@
 //! From samples to a profile: each frame becomes a location, equal stacks are counted.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use foldhash::HashMap;
 use profiler_common::stop::StopReason;
@@ -350,11 +353,19 @@ impl Collector {
         self.origins.iter().filter_map(in_kernel).collect()
     }
 
+    /// Reads a piece of what runtimes told of their code so far. False when there is nothing left.
+    pub(super) fn read_rest(&mut self, known: Known<'_>) -> bool {
+        let jit = &mut self.jit;
+        let read = || jit.read_rest(jit::Now::read(), known.processes, known.objects);
+        bug::contain(read).unwrap_or(false)
+    }
+
     /// Ends the sampling: what is left to do takes no process, and may be done by another thread.
-    pub(super) fn gather(mut self, known: Known<'_>) -> Gathered {
+    /// Reading what runtimes told may take this long.
+    pub(super) fn gather(mut self, known: Known<'_>, patience: Duration) -> Gathered {
         let jit = std::mem::take(&mut self.jit);
-        let objects = known.objects;
-        let jit = bug::contain(|| jit.finish(jit::Now::read(), known.processes, objects));
+        let Known { processes, objects } = known;
+        let jit = bug::contain(|| jit.finish(jit::Now::read(), processes, objects, patience));
         let origins = self.origins;
         Gathered {
             profile: self.profile,

@@ -21,6 +21,7 @@ use crate::{
     bpf::{Counts, Sampler, Settings},
     bug,
     debuginfod::Debuginfod,
+    jit,
     object::{
         Objects,
         opener::{self, Meanwhile},
@@ -276,7 +277,7 @@ impl Session {
             processes: &sampling.processes,
             objects: &objects,
         };
-        let gathered = capture.collector.gather(known);
+        let gathered = capture.collector.gather(known, jit::LAST_PATIENCE);
         let Finished {
             mut profile,
             mut account,

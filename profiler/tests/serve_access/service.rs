@@ -109,6 +109,7 @@ impl Captures for Fake {
         captures::State {
             running: 1,
             finished: 7,
+            abandoned: 2,
             due: 1000,
             kept: 990,
             lost: vec![("ring full", 6), ("nmi \"busy\"", 4)],

@@ -3,7 +3,7 @@
 use std::{
     os::fd::AsFd,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, TryRecvError},
     },
     time::{Duration, Instant},
@@ -20,12 +20,13 @@ use super::{
 use crate::{
     bpf::{Counts, Sampler, Stacks, now_ns},
     captures::{CaptureError, Recent, State},
+    jit::LAST_PATIENCE,
     process::Scope,
     profile::Profile,
     record::{
         Addresses, End, LabelSettings, RecordError,
         capture::{Capture, executable},
-        collect::Collector,
+        collect::{Collector, Known},
         period_ns,
         sampling::{POLL, Sampling},
         session,
@@ -39,6 +40,8 @@ const SLOW_POLL: Duration = Duration::from_secs(1);
 /// How long samples of an ended capture may be on their way: tables that they wait for are made by
 /// then, or they are taken as far as they can be walked.
 const ARRIVAL_PATIENCE_NS: u64 = 500_000_000;
+/// How long after its end a capture may read what runtimes told of their code.
+const CODE_PATIENCE_NS: u64 = LAST_PATIENCE.as_nanos() as u64;
 /// How long processes are watched on after the last capture: the next one may be about to come.
 const LINGER: Duration = Duration::from_secs(10);
 /// Captures for others, at most: some more numbers are for the recorder, and for those whose samples
@@ -343,7 +346,7 @@ impl Engine {
         }
         let mut at = 0;
         while at < self.jobs.len() {
-            if self.has_arrived(at) {
+            if self.has_arrived(at) && !self.has_code_to_read(at) {
                 self.finish_job(at);
             } else {
                 at += 1;
@@ -401,6 +404,27 @@ impl Engine {
         false
     }
 
+    /// Reads a piece of what runtimes told of their code, and looks at the rings meanwhile. False when
+    /// there is nothing left, or when it takes too long.
+    fn has_code_to_read(&mut self, at: usize) -> bool {
+        let job = &self.jobs[at];
+        let Stage::Ended { at_ns, .. } = job.stage else {
+            return false;
+        };
+        if job.is_abandoned() || now_ns() > at_ns + CODE_PATIENCE_NS {
+            return false;
+        }
+        let Sampling {
+            captures,
+            processes,
+            objects,
+            ..
+        } = &mut self.sampling;
+        let known = Known { processes, objects };
+        let found = captures.iter_mut().find(|one| one.number == job.number);
+        found.is_some_and(|capture| capture.collector.read_rest(known))
+    }
+
     fn finish_job(&mut self, at: usize) {
         let job = self.jobs.remove(at);
         let captures = &mut self.sampling.captures;
@@ -421,14 +445,15 @@ impl Engine {
                 return;
             }
         };
+        self.note(&counts, &capture);
         if job.is_abandoned() {
+            self.state().abandoned += 1;
             return;
         }
         let reply = match job.reader {
             Reader::Client(reply) => reply,
             Reader::Recorder => return self.remember(job.started, counts, capture),
         };
-        self.note(&counts, &capture);
         let Stage::Ended { end, .. } = job.stage else {
             return;
         };
@@ -438,7 +463,9 @@ impl Engine {
         let addresses = capture.collector.kernel_addresses();
         let first_sample_ns = capture.first_sample_ns;
         let first = first_sample_ns.map(|at| Duration::from_nanos(at.saturating_sub(job.asked_ns)));
-        let gathered = capture.collector.gather(self.sampling.known());
+        let gathered = capture
+            .collector
+            .gather(self.sampling.known(), Duration::ZERO);
         let sampler = &mut self.sampling.sampler;
         let bpf = sampler.has_run_time().then_some(counts.run_time);
         self.namers.name(Sampled {
@@ -471,10 +498,11 @@ fn refuse(reader: Reader, error: CaptureError) {
 impl Engine {
     /// Gives the flight recorder a part, and answers those who waited for it.
     fn remember(&mut self, began: Instant, counts: Counts, mut capture: Capture) {
-        self.note(&counts, &capture);
         capture.collector.add_main(None, self.sampling.known());
         let addresses = capture.collector.kernel_addresses();
-        let gathered = capture.collector.gather(self.sampling.known());
+        let gathered = capture
+            .collector
+            .gather(self.sampling.known(), Duration::ZERO);
         let printed = self.sampling.sampler.kernel_symbols(&addresses);
         let segment = Segment::new([began, Instant::now()], counts, gathered, printed);
         if let Some(recorder) = &mut self.recorder {
@@ -483,9 +511,13 @@ impl Engine {
         self.answer_from_recorder();
     }
 
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Adds what a capture had to what we tell of all.
     fn note(&self, counts: &Counts, capture: &Capture) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         state.due += counts.due;
         state.kept += capture.collector.kept();
         let lost = [
@@ -503,7 +535,7 @@ impl Engine {
 
     /// Tells what we do now.
     fn tell(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let is_client = |job: &&Job| matches!(job.reader, Reader::Client(_));
         state.running = self.jobs.iter().filter(is_client).count();
         state.frequency_hz = match self.mode {

@@ -218,7 +218,8 @@ fn write_captures(state: &captures::State, page: &mut Page) {
         page.sample(&[("reason", reason)], count);
     }
     page.family("ebpfprof_captures", Kind::Counter, "Captures that ended.");
-    page.sample(&[], state.finished);
+    page.sample(&[("result", "answered")], state.finished);
+    page.sample(&[("result", "abandoned")], state.abandoned);
     page.family(
         "ebpfprof_sessions_in_flight",
         Kind::Gauge,
