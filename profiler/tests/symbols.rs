@@ -8,6 +8,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Instant,
 };
 
 use ebpfprof::{
@@ -161,6 +162,10 @@ impl Built {
             inlines,
             ..Settings::default()
         };
+        self.ours_with(addresses, settings)
+    }
+
+    fn ours_with(&self, addresses: &[ElfAddr], settings: Settings) -> Vec<Vec<Named>> {
         let file = File::open(&self.program).unwrap();
         let object = Object::of_file(self.program.to_str().unwrap(), file);
         functions_at(&object, addresses, settings)
@@ -334,4 +339,16 @@ fn functions_say_where_they_start() {
     // Without lines there are only functions.
     let plain = built.ours(&addresses, Inlines::Skip);
     assert!(plain.iter().all(|all| all.len() == 1 && all[0].line == 0));
+}
+
+#[test]
+fn when_the_time_is_up_there_are_names_and_no_lines() {
+    let built = build_c(&["-g"]);
+    let settings = Settings {
+        deadline: Some(Instant::now()),
+        ..Settings::default()
+    };
+    let addresses = built.addresses();
+    let ours = built.ours_with(&addresses, settings);
+    assert_eq!(ours, built.ours(&addresses, Inlines::Skip));
 }

@@ -417,7 +417,7 @@ pub(super) fn symbol_notes(symbolized: &Symbolized) -> Vec<String> {
         notes.push(format!("{} addresses have names and no lines, as those would take more memory than symbols may have; try: ebpfprof --max-symbol-memory 1GiB", symbolized.without_lines));
     }
     if symbolized.hurried > 0 {
-        notes.push(format!("{} objects have names and no lines, as there was no time left to read those; try: a longer capture", symbolized.hurried));
+        notes.push(format!("{} objects have names without all of their lines, as there was no time left to read those; try: a longer capture", symbolized.hurried));
     }
     match symbolized.kernel_names {
         KernelNames::Told => {}

@@ -81,8 +81,7 @@ pub struct Settings {
     /// Bytes of memory that they may take at one time. Names come first; what would need more has no
     /// lines.
     pub most_bytes: u64,
-    /// When whoever wants them wants them no more: objects that were not asked by then have names and
-    /// no lines.
+    /// When whoever wants them wants them no more: what was not asked by then has names and no lines.
     pub deadline: Option<Instant>,
     /// Whether what objects say is remembered.
     pub memory: Memory,
@@ -131,7 +130,7 @@ pub struct Symbolized {
     pub without_lines: usize,
     /// Objects that have no debug information, and a build id by which others may have it.
     pub bare_objects: usize,
-    /// Objects that were asked for names alone, as the time was up.
+    /// Objects that were not asked for all lines, as the time was up.
     pub hurried: usize,
 }
 
@@ -167,7 +166,6 @@ pub fn symbolize(
         };
         let is_late = settings.deadline.is_some_and(|at| Instant::now() >= at);
         let in_haste = is_late && settings.inlines == Inlines::Resolve;
-        hurried += usize::from(in_haste);
         let naming = Naming {
             settings: Settings {
                 inlines: if in_haste {
@@ -185,6 +183,7 @@ pub fn symbolize(
             leave_unread(profile, &addresses, &mut known);
             Asked::default()
         });
+        hurried += usize::from(in_haste || asked.is_hurried);
         without_lines += asked.without_lines;
         bare_objects += usize::from(asked.is_bare);
     }
@@ -256,6 +255,8 @@ fn leave_unread(profile: &Profile, locations: &[(LocationId, u64)], known: &mut 
 struct Asked {
     /// Addresses whose lines would have taken too much memory.
     without_lines: usize,
+    /// Whether lines were left out, as the time was up.
+    is_hurried: bool,
     /// Whether it has no debug information, and a build id by which others may have it.
     is_bare: bool,
 }
@@ -306,6 +307,8 @@ fn symbolize_object(
             Known::Named
         } else if told.lines.too_long.binary_search(address).is_ok() {
             Known::Lineless(NoLines::TooLarge)
+        } else if told.lines.too_late.binary_search(address).is_ok() {
+            Known::Lineless(NoLines::NotAsked)
         } else {
             Known::Lineless(told.lines.lineless)
         };
@@ -316,6 +319,7 @@ fn symbolize_object(
     }
     Asked {
         without_lines: told.lines.too_long.len(),
+        is_hurried: !told.lines.too_late.is_empty(),
         is_bare: told.is_bare,
     }
 }

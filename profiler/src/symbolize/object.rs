@@ -10,6 +10,7 @@ use std::{
     fs::File,
     ops::Deref,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use super::{
@@ -53,6 +54,8 @@ pub(super) struct ToldLines {
     pub(super) lineless: NoLines,
     /// Addresses whose lines would take more memory than symbols may have, sorted.
     pub(super) too_long: Vec<u64>,
+    /// Addresses whose lines were not looked up, as the time was up, sorted.
+    pub(super) too_late: Vec<u64>,
 }
 
 /// An object while it is asked.
@@ -118,6 +121,7 @@ pub(super) fn ask(
             lines: ToldLines {
                 lineless,
                 too_long: Vec::new(),
+                too_late: Vec::new(),
             },
             is_bare: false,
         });
@@ -204,6 +208,7 @@ impl<'a> Source<'a> {
         let mut lines = ToldLines {
             lineless: NoLines::NotAsked,
             too_long: Vec::new(),
+            too_late: Vec::new(),
         };
         let mut is_bare = !names.is_done();
         if settings.inlines == Inlines::Resolve {
@@ -214,7 +219,7 @@ impl<'a> Source<'a> {
             lines.lineless = NoLines::NoDebugInfo;
             if let Some(elf) = elf {
                 let code_start = first_code(self.object);
-                (frames, lines) = self.lines(elf, code_start, addresses);
+                (frames, lines) = self.lines(elf, code_start, addresses, settings.deadline);
             }
         }
         let reason = self.reason(&names);
@@ -316,6 +321,7 @@ impl<'a> Source<'a> {
         elf: &ElfFile,
         code_start: u64,
         addresses: &[u64],
+        deadline: Option<Instant>,
     ) -> (Vec<Vec<Frame>>, ToldLines) {
         let places = self.places();
         let open = |path: &str| places.open(Path::new(path)).next();
@@ -324,22 +330,31 @@ impl<'a> Source<'a> {
         let split = SplitFiles::new(package, &open, self.limit);
         let shared = self.shared(elf);
         let resolved = Debug::open(elf, shared.as_ref(), split, code_start, self.limit)
-            .and_then(|debug| debug.resolve(addresses));
-        let (frames, lineless, mut too_long) = match resolved {
-            Ok(found) => (found.frames, NoLines::NotDescribed, found.too_long),
+            .and_then(|debug| debug.resolve(addresses, deadline));
+        let mut lines = ToldLines {
+            lineless: NoLines::NotDescribed,
+            too_long: Vec::new(),
+            too_late: Vec::new(),
+        };
+        let frames = match resolved {
+            Ok(found) => {
+                (lines.too_long, lines.too_late) = (found.too_long, found.too_late);
+                found.frames
+            }
             Err(error) => {
                 log::debug!("{}: no debug information: {error}", self.object.path);
-                let frames = vec![Vec::new(); addresses.len()];
                 match error {
                     DwarfError::Store(StoreError::TooLong { .. }) => {
-                        (frames, NoLines::TooLarge, addresses.to_vec())
+                        lines.lineless = NoLines::TooLarge;
+                        lines.too_long = addresses.to_vec();
                     }
-                    _ => (frames, NoLines::Broken, Vec::new()),
+                    _ => lines.lineless = NoLines::Broken,
                 }
+                vec![Vec::new(); addresses.len()]
             }
         };
-        too_long.sort_unstable();
-        let lines = ToldLines { lineless, too_long };
+        lines.too_long.sort_unstable();
+        lines.too_late.sort_unstable();
         (frames, lines)
     }
 

@@ -50,6 +50,7 @@ impl Answers {
             lines: ToldLines {
                 lineless: self.lineless,
                 too_long: addresses.iter().filter(is_too_long).copied().collect(),
+                too_late: Vec::new(),
             },
             is_bare: self.is_bare,
         }
@@ -64,30 +65,47 @@ impl Drop for Answers {
 
 impl Warm {
     /// What is told of these addresses, which are sorted: by `ask`, for those that were not asked for
-    /// before. Names without lines are asked for in haste, and not remembered.
+    /// before. What is asked for in haste, so without lines, is not remembered.
     pub(super) fn ask(
         &self,
         addresses: &[u64],
         settings: Settings,
         ask: impl Fn(&[u64]) -> Result<Told, Reason>,
     ) -> Result<Told, Reason> {
-        if settings.inlines == Inlines::Skip {
-            return ask(addresses);
-        }
-        let wanted = self.wanted(addresses);
-        if !wanted.is_empty() {
-            self.keep(&wanted, ask(&wanted)?);
-        }
-        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let all = |kept: &&Answers| addresses.iter().all(|one| kept.frames.contains_key(one));
-        match kept.as_ref().filter(all) {
-            Some(kept) => Ok(kept.told(addresses)),
-            // Another thread made room meanwhile.
-            None => {
-                drop(kept);
-                ask(addresses)
+        let is_hasty = settings.inlines == Inlines::Skip;
+        let mut too_late = Vec::new();
+        if !is_hasty {
+            let wanted = self.wanted(addresses);
+            if !wanted.is_empty() {
+                too_late = self.keep(&wanted, ask(&wanted)?);
             }
         }
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = |kept: &Answers, address: &u64| {
+            let is_late = || {
+                too_late
+                    .binary_search_by_key(address, |(one, _)| *one)
+                    .is_ok()
+            };
+            kept.frames.contains_key(address) || is_late()
+        };
+        let has_all = |kept: &&Answers| addresses.iter().all(|one| is_there(kept, one));
+        let Some(mut told) = kept
+            .as_ref()
+            .filter(has_all)
+            .map(|kept| kept.told(addresses))
+        else {
+            // In haste, or another thread made room meanwhile.
+            drop(kept);
+            return ask(addresses);
+        };
+        for (address, frames) in too_late {
+            if let Ok(at) = addresses.binary_search(&address) {
+                told.frames[at] = frames;
+                told.lines.too_late.push(address);
+            }
+        }
+        Ok(told)
     }
 
     /// Those that are to be asked for. Makes room for them.
@@ -106,7 +124,8 @@ impl Warm {
         addresses.to_vec()
     }
 
-    fn keep(&self, addresses: &[u64], told: Told) {
+    /// Remembers what was told, and gives back what was told in haste.
+    fn keep(&self, addresses: &[u64], told: Told) -> Vec<(u64, Vec<Frame>)> {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Told {
             frames,
@@ -120,11 +139,17 @@ impl Warm {
             lineless: lines.lineless,
             is_bare,
         });
+        let mut too_late = Vec::new();
         for (address, frames) in addresses.iter().zip(frames) {
+            if lines.too_late.binary_search(address).is_ok() {
+                too_late.push((*address, frames));
+                continue;
+            }
             let is_too_long = lines.too_long.binary_search(address).is_ok();
             let old = answers.frames.insert(*address, (frames, is_too_long));
             ADDRESSES.fetch_add(usize::from(old.is_none()), Ordering::Relaxed);
         }
+        too_late
     }
 }
 
@@ -148,6 +173,7 @@ mod tests {
             lines: ToldLines {
                 lineless: NoLines::NoDebugInfo,
                 too_long: addresses.iter().copied().filter(|one| *one == 7).collect(),
+                too_late: addresses.iter().copied().filter(|one| *one == 9).collect(),
             },
             is_bare: true,
         }
@@ -185,6 +211,27 @@ mod tests {
             assert_eq!(warm.ask(&[1], hasty, ask).unwrap().frames.len(), 1);
         }
         assert_eq!(*asked.borrow(), 2);
+    }
+
+    #[test]
+    fn what_there_was_no_time_for_is_asked_again_and_what_is_known_is_told_in_haste() {
+        let (warm, asked) = (Warm::default(), RefCell::new(Vec::new()));
+        let ask = |addresses: &[u64]| {
+            asked.borrow_mut().push(addresses.to_vec());
+            Ok(told(addresses))
+        };
+        for _ in 0..2 {
+            let answer = warm.ask(&[1, 9], Settings::default(), ask).unwrap();
+            assert_eq!(answer.frames, told(&[1, 9]).frames);
+            assert_eq!(answer.lines.too_late, [9]);
+        }
+        assert_eq!(*asked.borrow(), [vec![1, 9], vec![9]]);
+        let hasty = Settings {
+            inlines: Inlines::Skip,
+            ..Settings::default()
+        };
+        assert_eq!(warm.ask(&[1], hasty, ask).unwrap().frames.len(), 1);
+        assert_eq!(asked.borrow().len(), 2);
     }
 
     #[test]

@@ -22,6 +22,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
+    time::Instant,
 };
 
 use gimli::{Abbreviations, UnitType};
@@ -83,6 +84,8 @@ pub(super) struct Found {
     pub(super) frames: Vec<Vec<Frame>>,
     /// Addresses whose units are longer than the memory there is for one.
     pub(super) too_long: Vec<u64>,
+    /// Addresses that were not looked up, as the time was up.
+    pub(super) too_late: Vec<u64>,
 }
 
 /// The debug information of an object.
@@ -125,16 +128,25 @@ impl<'a> Debug<'a> {
         })
     }
 
-    /// What is known of addresses, which are sorted.
-    pub(super) fn resolve(&self, addresses: &[u64]) -> Result<Found, DwarfError> {
+    /// What is known of addresses, which are sorted. No unit is begun after the deadline.
+    pub(super) fn resolve(
+        &self,
+        addresses: &[u64],
+        deadline: Option<Instant>,
+    ) -> Result<Found, DwarfError> {
         let mut found = Found {
             frames: vec![Vec::new(); addresses.len()],
             too_long: Vec::new(),
+            too_late: Vec::new(),
         };
         for (offset, mut wanted) in self.units_of(addresses)? {
             // Ranges come in any order.
             wanted.sort_unstable();
             let inside: Vec<u64> = wanted.iter().map(|i| addresses[*i]).collect();
+            if deadline.is_some_and(|at| Instant::now() >= at) {
+                found.too_late.extend(inside);
+                continue;
+            }
             match self.resolve_unit(offset, &inside) {
                 Ok(frames) => {
                     for (i, frames) in wanted.into_iter().zip(frames) {
