@@ -110,8 +110,9 @@ async fn capture(asked: Asked) -> Result<Response<Body>, Problem> {
         may.map_err(refused)?;
     }
     let kept = Kept::profile(format, "profile");
-    // Who asks for a pid that is nobody's is told at once.
-    if asked.want == Want::Head || matches!(asked.target, Target::Process(_)) {
+    // Who asks for a pid that is nobody's is told at once. In the past it may have been somebody's.
+    let is_of_pid = matches!((&what, &asked.target), (What::Next(_), Target::Process(_)));
+    if asked.want == Want::Head || is_of_pid {
         asked.check_target().await?;
     }
     if asked.want == Want::Head {

@@ -169,6 +169,17 @@ fn the_past_is_the_recorders() {
 }
 
 #[test]
+fn the_past_of_a_process_that_has_ended_is_there() {
+    let server = Server::start();
+    // No process has the highest id that there can be: the kernel gives out the one below it last.
+    let gone = "/pid/4194304/debug/pprof/profile";
+    get(server.address, &format!("{gone}?seconds=1"))
+        .check_error(404, "pid 4194304: no such process");
+    get(server.address, &format!("{gone}?last=60s")).check_ok("application/octet-stream");
+    assert_eq!(server.captures.recent.lock().unwrap().len(), 1);
+}
+
+#[test]
 fn a_process_that_ends_leaves_what_there_is() {
     let server = Server::with(Fake::of(Course::Ended), Rules::default());
     let answer = get(server.address, &path("seconds=5"));
