@@ -12,12 +12,15 @@ use std::{
 };
 
 use foldhash::HashMap;
+use rustix::thread::gettid;
 
 use super::{FileNumber, MapRow};
 use crate::target::Pid;
 
 /// How long one process may take. Nobody empties the rings meanwhile.
 const PATIENCE: Duration = Duration::from_millis(100);
+/// How often as long the thread may take that is not held up, and on a busy host gets no CPU.
+const MOST_WAITS: u32 = 20;
 /// Processes that may fail to answer at one time, after which no other is asked.
 const MOST_SILENT: usize = 16;
 
@@ -28,6 +31,7 @@ type Rows = io::Result<Vec<MapRow>>;
 pub(super) struct Reader {
     read: fn(Pid) -> Rows,
     patience: Duration,
+    most_waits: u32,
     idle: Option<Worker>,
     /// Those that wait for a process.
     silent: HashMap<Pid, Worker>,
@@ -35,15 +39,16 @@ pub(super) struct Reader {
 
 impl Default for Reader {
     fn default() -> Self {
-        Self::new(read, PATIENCE)
+        Self::new(read, PATIENCE, MOST_WAITS)
     }
 }
 
 impl Reader {
-    fn new(read: fn(Pid) -> Rows, patience: Duration) -> Self {
+    fn new(read: fn(Pid) -> Rows, patience: Duration, most_waits: u32) -> Self {
         Self {
             read,
             patience,
+            most_waits,
             idle: None,
             silent: HashMap::default(),
         }
@@ -65,7 +70,7 @@ impl Reader {
         };
         let gone = || io::Error::other("the thread that reads maps has ended");
         worker.asked.send(pid).map_err(|_| gone())?;
-        match worker.told.recv_timeout(self.patience) {
+        match worker.answer(self.patience, self.most_waits) {
             Ok(rows) => {
                 self.idle = Some(worker);
                 rows
@@ -88,22 +93,47 @@ impl Reader {
 struct Worker {
     asked: Sender<Pid>,
     told: Receiver<Rows>,
+    /// Where the kernel tells its state.
+    stat: String,
 }
 
 impl Worker {
     fn start(read: fn(Pid) -> Rows) -> io::Result<Self> {
         let (asked, pids) = mpsc::channel();
         let (answers, told) = mpsc::channel();
+        let (born, tid) = mpsc::channel();
         thread::Builder::new()
             .name("maps reader".to_owned())
             .spawn(move || {
+                let _ = born.send(gettid());
                 for pid in pids {
                     if answers.send(read(pid)).is_err() {
                         return;
                     }
                 }
             })?;
-        Ok(Self { asked, told })
+        let tid = tid.recv().map_err(io::Error::other)?;
+        let stat = format!("/proc/self/task/{}/stat", tid.as_raw_nonzero());
+        Ok(Self { asked, told, stat })
+    }
+
+    /// What it read: waits this long, and again so many times while nothing holds it up.
+    fn answer(&self, patience: Duration, mut waits: u32) -> Result<Rows, RecvTimeoutError> {
+        loop {
+            let answer = self.told.recv_timeout(patience);
+            waits = waits.saturating_sub(1);
+            if !matches!(answer, Err(RecvTimeoutError::Timeout)) || waits == 0 || self.is_held() {
+                return answer;
+            }
+        }
+    }
+
+    /// Whether it waits in the kernel for what no signal ends, as for another's lock. Source: the
+    /// third field, proc_pid_stat(5).
+    fn is_held(&self) -> bool {
+        let stat = fs::read_to_string(&self.stat).unwrap_or_default();
+        stat.rsplit_once(')')
+            .is_some_and(|(_, rest)| rest.trim_start().starts_with('D'))
     }
 
     fn still_waits(&self) -> bool {
@@ -237,7 +267,7 @@ not a row
 
     #[test]
     fn a_process_that_does_not_answer_is_left_alone_and_others_are_read() {
-        let mut reader = Reader::new(read_but_for_process_1, Duration::from_millis(20));
+        let mut reader = Reader::new(read_but_for_process_1, Duration::from_millis(20), 1);
         let timed_out = |rows: Rows| rows.unwrap_err().kind() == io::ErrorKind::TimedOut;
         let held = LOCK.lock().unwrap();
         assert!(timed_out(reader.read(Pid(1))));
