@@ -21,7 +21,7 @@ mod ticks;
 mod unwind_tables;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::Duration,
@@ -275,11 +275,13 @@ impl Sampler {
         self.clocks.pause();
     }
 
-    /// Starts the clocks again, with this period.
+    /// Starts the clocks again, with this period, on the CPUs that are online by now.
     ///
     /// # Errors
     /// When the kernel refuses it.
     pub fn tick(&mut self, period_ns: u64) -> Result<(), BpfError> {
+        let changes = self.clocks.match_cpus()?;
+        self.watch_cpus(&changes)?;
         self.clocks.resume(period_ns)
     }
 
@@ -425,8 +427,20 @@ impl Sampler {
     /// # Errors
     /// When the list of CPUs cannot be read or a clock is refused.
     pub fn follow_cpus(&mut self) -> Result<(), BpfError> {
-        for change in self.clocks.follow_cpus()? {
-            match change {
+        let changes = self.clocks.follow_cpus()?;
+        self.watch_cpus(&changes)
+    }
+
+    /// CPUs that came online and have no clock, as the kernel refused it: nothing is sampled there.
+    #[must_use]
+    pub fn cpus_without_clock(&self) -> &BTreeSet<u32> {
+        self.clocks.refused()
+    }
+
+    /// Watches processes on CPUs that came online, and no longer on those that went.
+    fn watch_cpus(&mut self, changes: &[CpuChange]) -> Result<(), BpfError> {
+        for change in changes {
+            match *change {
                 CpuChange::Online(cpu) => {
                     log::info!("CPU {cpu} came online");
                     self.stream

@@ -10,7 +10,7 @@
 //! under which they never come. How many there were is the kernel's idle time over the period.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     fs, io,
     os::fd::{AsFd, OwnedFd},
     time::Duration,
@@ -32,6 +32,8 @@ pub(super) struct Clocks {
     running: Vec<Clock>,
     /// Clocks of CPUs that have gone offline.
     stopped: Vec<Clock>,
+    /// CPUs that are online and have no clock, as the kernel refused it.
+    refused: BTreeSet<u32>,
     periods: Periods,
 }
 
@@ -89,6 +91,7 @@ impl Clocks {
             program,
             running: Vec::new(),
             stopped: Vec::new(),
+            refused: BTreeSet::new(),
             periods: Periods::default(),
         };
         let idle_by_cpu = idle::by_cpu();
@@ -121,6 +124,11 @@ impl Clocks {
         });
         self.periods.note(cpu, now_ns(), self.period_ns);
         Ok(())
+    }
+
+    /// CPUs that are online and have no clock, as the kernel refused it.
+    pub(super) fn refused(&self) -> &BTreeSet<u32> {
+        &self.refused
     }
 
     pub(super) fn cpus(&self) -> impl Iterator<Item = u32> + '_ {
@@ -212,28 +220,45 @@ impl Clocks {
     /// Tells which CPUs came or went since the last call, and starts clocks on the new ones.
     pub(super) fn follow_cpus(&mut self) -> Result<Vec<CpuChange>, BpfError> {
         self.running.iter_mut().for_each(Clock::read);
+        let changes = self.match_cpus()?;
+        for clock in &mut self.running {
+            let cpu = clock.cpu;
+            if changes.contains(&CpuChange::Online(cpu)) {
+                let enabled = clock.event.enable();
+                enabled.map_err(|source| BpfError::Event { cpu, source })?;
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Lets go of the clocks of CPUs that went, and opens some on those that came: not yet enabled.
+    pub(super) fn match_cpus(&mut self) -> Result<Vec<CpuChange>, BpfError> {
         let online = online_cpus()?;
-        let mut changes = Vec::new();
+        self.refused.retain(|cpu| online.contains(cpu));
         let (running, gone): (Vec<_>, Vec<_>) = self
             .running
             .drain(..)
             .partition(|clock| online.contains(&clock.cpu));
         self.running = running;
-        changes.extend(gone.iter().map(|clock| CpuChange::Offline(clock.cpu)));
+        let offline = gone.iter().map(|clock| CpuChange::Offline(clock.cpu));
+        let mut changes: Vec<CpuChange> = offline.collect();
         self.stopped.extend(gone);
         for cpu in online {
             if self.running.iter().any(|clock| clock.cpu == cpu) {
                 continue;
             }
             let idle_ns = idle::by_cpu().get(&cpu).copied();
-            // A CPU may go again before its clock is open: the next call finds out.
-            if self.add(cpu, idle_ns).is_ok() {
-                let clock = self.running.last().expect("just added");
-                clock
-                    .event
-                    .enable()
-                    .map_err(|source| BpfError::Event { cpu, source })?;
-                changes.push(CpuChange::Online(cpu));
+            // The next call tries again: a CPU may go before its clock is open.
+            match self.add(cpu, idle_ns) {
+                Ok(()) => {
+                    self.refused.remove(&cpu);
+                    changes.push(CpuChange::Online(cpu));
+                }
+                Err(error) => {
+                    if self.refused.insert(cpu) {
+                        log::debug!("{error}");
+                    }
+                }
             }
         }
         Ok(changes)

@@ -356,6 +356,11 @@ pub(super) fn notes(capture: &Capture, sampling: &Sampling, counts: &Counts) -> 
         notes.push(format!("{} files could not be opened and have no names: too many are open; try: ulimit -n 1048576", objects.unopened_for_want_of_descriptors()));
     }
     notes.extend(forbidden_note(objects.forbidden()));
+    let without_clock = sampling.sampler.cpus_without_clock();
+    if !without_clock.is_empty() {
+        let numbers: Vec<String> = without_clock.iter().map(u32::to_string).collect();
+        notes.push(format!("nothing was sampled on CPU {}, which came online later, as the kernel refused its clock; try: sudo sysctl kernel.perf_event_paranoid=2 (from 3 on it takes CAP_SYS_ADMIN, which was given up by then)", numbers.join(", ")));
+    }
     if processes.events_lost() > 0 {
         notes.push(format!("the kernel dropped {} process events; frames of very short-lived processes may lack names", processes.events_lost()));
     }

@@ -1,7 +1,7 @@
 //! The sampler of a server: captures of several targets at one time, each with an account of its own.
 
 use std::{
-    thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
@@ -116,6 +116,48 @@ fn a_capture_begins_at_once_and_costs_nothing_afterwards() {
     assert_eq!(live.state().frequency_hz, 0);
     drop(live);
     assert_eq!(bpf_ids::links(), before);
+}
+
+#[test]
+#[ignore = "takes a CPU away: run by cargo xtask kernel-test, in virtual machines"]
+fn a_sampler_that_slept_samples_the_cpus_that_are_there() {
+    const ONLINE: &str = "/sys/devices/system/cpu/cpu1/online";
+    const PARANOID: &str = "/proc/sys/kernel/perf_event_paranoid";
+    let _turn = turn();
+    let before = fs::read_to_string(PARANOID).unwrap();
+    fs::write(PARANOID, "2").unwrap();
+    let fixture = Fixture::start("threads");
+    let (live, runtime) = (live(), runtime());
+    // How many CPUs were sampled, by the ticks that were due on them; and whether one is told to lack.
+    let capture = || {
+        let captured = runtime.block_on(live.capture(wanted(of(&fixture), 199, 2.0)));
+        let captured = captured.unwrap();
+        let (account, profile) = (&captured.account, &captured.profile);
+        assert_eq!(account.flaw(), None, "{account}");
+        let ticks_a_cpu = profile.duration_ns * 199 / 1_000_000_000;
+        println!("{ticks_a_cpu} a CPU: {account}");
+        let lacks = captured.notes.iter().any(|note| note.contains("on CPU 1,"));
+        ((account.ticks + ticks_a_cpu / 2) / ticks_a_cpu, lacks)
+    };
+    assert_eq!(capture(), (2, false));
+    // The clocks stand still between captures, and soon nothing is attached.
+    for delay in [Duration::ZERO, ASLEEP] {
+        thread::sleep(delay);
+        fs::write(ONLINE, "0").unwrap();
+        assert_eq!(capture(), (1, false));
+        thread::sleep(delay);
+        fs::write(ONLINE, "1").unwrap();
+        assert_eq!(capture(), (2, false));
+    }
+    // Debian's kernels let nobody but the administrator open clocks then, who we are no longer.
+    fs::write(PARANOID, "3").unwrap();
+    fs::write(ONLINE, "0").unwrap();
+    assert_eq!(capture(), (1, false));
+    fs::write(ONLINE, "1").unwrap();
+    assert_eq!(capture(), (1, true));
+    fs::write(PARANOID, "2").unwrap();
+    assert_eq!(capture(), (2, false));
+    fs::write(PARANOID, before).unwrap();
 }
 
 #[test]

@@ -69,6 +69,7 @@ const MORE: &[&str] = &[
 const OF_MACHINES: &[&str] = &[
     "faults::a_cpu_that_goes_away_and_comes_back_keeps_the_account",
     "faults::a_clock_that_jumps_changes_no_time_of_the_profile",
+    "captures::a_sampler_that_slept_samples_the_cpus_that_are_there",
 ];
 
 /// One of the two flavours of the walk.
