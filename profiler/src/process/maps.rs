@@ -15,7 +15,7 @@ use foldhash::HashMap;
 use rustix::thread::gettid;
 
 use super::{FileNumber, MapRow};
-use crate::target::Pid;
+use crate::{privilege, target::Pid};
 
 /// How long one process may take. Nobody empties the rings meanwhile.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -105,6 +105,7 @@ impl Worker {
         thread::Builder::new()
             .name("maps reader".to_owned())
             .spawn(move || {
+                privilege::keep_only(privilege::READING);
                 let _ = born.send(gettid());
                 for pid in pids {
                     if answers.send(read(pid)).is_err() {
