@@ -276,7 +276,12 @@ fn check_table(table: &Table) {
     let before = table.base().checked_sub(1);
     let outside = [table.base() + end, table.base() | 1 << 40, u64::MAX];
     for address in outside.into_iter().chain(before) {
-        assert_eq!(lookup.rule(address), Rule::NoInformation);
+        assert_eq!(
+            lookup.rule(address),
+            Rule::NoInformation,
+            "at {address:#x}, the table is from {:#x} on for {end:#x}",
+            table.base()
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use aya_log_ebpf::debug;
 use profiler_common::{
     config::{CaptureBits, TargetKey, TargetKind},
     counters::Counter,
-    mapping::overlaps,
+    mapping::may_hold_object,
 };
 
 use crate::{
@@ -65,7 +65,8 @@ pub fn executed() {
 }
 
 /// `vm_unmapped_area(address, info)`, run when the kernel has chosen where to map something. Where
-/// code lay that is mapped no more (after `dlclose`), other code may lie from now on.
+/// code lay that is mapped no more (after `dlclose`), other code may lie from now on. Code made at run
+/// time comes and goes in the same places, and is walked by no rules of its own: its table stays.
 /// Source of the arguments: `include/trace/events/mmap.h`.
 #[inline(always)]
 pub fn placed(ctx: &RawTracePointContext) {
@@ -83,7 +84,7 @@ pub fn placed(ctx: &RawTracePointContext) {
     let info: *const u8 = ctx.arg(1);
     let length = read_kernel_u64(info, length_offset).unwrap_or(0);
     if let Some(chunk) = chunk(table.chunk)
-        && overlaps(chunk, &table, start, start.wrapping_add(length))
+        && may_hold_object(chunk, &table, start, start.wrapping_add(length))
     {
         forget(pid);
     }

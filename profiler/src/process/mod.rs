@@ -24,7 +24,7 @@ use profiler_common::{
 
 pub use event::{Change, FileNumber, MapRow, ProcessEvent};
 pub use maps::parse_maps;
-pub use space::{Mapping, Space};
+pub use space::{Inserted, Mapping, Space};
 pub use unwalked::{CodeSpace, Tabled};
 
 use crate::{
@@ -372,12 +372,14 @@ impl Processes {
         }
         let mapping = mapping_of(pid, row, objects);
         let process = self.processes.entry(pid).or_default();
-        let replaced = process.space.insert(&mapping);
-        if replaced {
-            self.outdate(pid, time_ns);
-        } else if process.generation.is_some() {
-            process.wants_table = true;
-            self.wanting.insert(pid);
+        match process.space.insert(&mapping) {
+            Inserted::Nothing => {}
+            Inserted::Other => self.outdate(pid, time_ns),
+            Inserted::More if process.generation.is_some() => {
+                process.wants_table = true;
+                self.wanting.insert(pid);
+            }
+            Inserted::More => {}
         }
     }
 

@@ -21,6 +21,17 @@ pub struct Mapping {
     pub path: Arc<str>,
 }
 
+/// What a mapping changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inserted {
+    /// Nothing: the same code lay there.
+    Nothing,
+    /// Something lies where nothing was, or nothing else.
+    More,
+    /// Something else lay there, or in a part of it.
+    Other,
+}
+
 /// Mappings by address, none over another. Cheap to copy: a fork shares its parent's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Space(Arc<Vec<Mapping>>);
@@ -36,8 +47,8 @@ impl Space {
         space
     }
 
-    /// Maps something over whatever was there. True when something else was there.
-    pub fn insert(&mut self, mapping: &Mapping) -> bool {
+    /// Maps something over whatever was there.
+    pub fn insert(&mut self, mapping: &Mapping) -> Inserted {
         let mappings = Arc::make_mut(&mut self.0);
         let first = mappings.partition_point(|other| other.end <= mapping.start);
         let last = mappings.partition_point(|other| other.start < mapping.end);
@@ -64,9 +75,17 @@ impl Space {
         }
         mappings.splice(first..last, pieces);
         // The kernel also reports a mapping when only its rights change.
-        overlapped
-            .iter()
-            .any(|other| (other.object, other.bias) != (mapping.object, mapping.bias))
+        let is_same =
+            |other: &Mapping| (other.object, other.bias) == (mapping.object, mapping.bias);
+        if !overlapped.iter().all(is_same) {
+            return Inserted::Other;
+        }
+        let in_common =
+            |other: &Mapping| other.end.min(mapping.end) - other.start.max(mapping.start);
+        match overlapped.iter().map(in_common).sum::<u64>() == mapping.end - mapping.start {
+            true => Inserted::Nothing,
+            false => Inserted::More,
+        }
     }
 
     /// The mapping at a runtime address.
@@ -150,11 +169,14 @@ mod tests {
     }
 
     #[test]
-    fn only_another_object_in_the_place_replaces() {
+    fn a_mapping_tells_what_it_changed() {
         let mut space = Space::default();
-        assert!(!space.insert(&mapping(100, 200, 0)));
-        assert!(!space.insert(&mapping(100, 200, 0)));
-        assert!(space.insert(&mapping(150, 160, 7)));
+        assert_eq!(space.insert(&mapping(100, 200, 0)), Inserted::More);
+        assert_eq!(space.insert(&mapping(100, 200, 0)), Inserted::Nothing);
+        assert_eq!(space.insert(&mapping(120, 130, 20)), Inserted::Nothing);
+        assert_eq!(space.insert(&mapping(120, 210, 20)), Inserted::More);
+        assert_eq!(space.insert(&mapping(150, 160, 7)), Inserted::Other);
+        assert_eq!(space.insert(&mapping(100, 200, 0)), Inserted::Other);
     }
 
     #[test]
