@@ -12,7 +12,7 @@ use crate::{
     ebpf, fixtures,
     kernel_test::{self, Choice},
     packages,
-    process::{cargo, find, is_root, run as run_command, run_watched},
+    process::{cargo, find, is_root, output, run as run_command, run_watched},
     section::Report,
     tidy, tools,
     workspace::Workspace,
@@ -33,15 +33,19 @@ pub(crate) enum Extent {
     Quick,
 }
 
+/// The manifests of what is outside of the workspace.
+const OWN_WORKSPACES: [&str; 2] = ["profiler-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
+
 type Action = fn(&Workspace) -> Result<()>;
 
 /// The steps of a run, cheap ones first; the flag says whether a quick run has them too.
-const STEPS: [(&str, Extent, Action); 10] = [
+const STEPS: [(&str, Extent, Action); 11] = [
     ("needed programs", Extent::Quick, |_| {
         packages::ensure_for_tests()
     }),
     ("tools", Extent::Quick, tools::ensure),
     ("formatting", Extent::Quick, formatting),
+    ("lock files", Extent::Quick, lock_files),
     ("house style", Extent::Quick, tidy::run),
     ("clippy", Extent::Quick, clippy),
     ("BPF object", Extent::Whole, |workspace| {
@@ -95,9 +99,19 @@ pub(crate) fn kernel_tests(workspace: &Workspace, object: &Path) -> Result<()> {
 
 fn formatting(workspace: &Workspace) -> Result<()> {
     run_command(&mut in_root(workspace, &["fmt", "--all", "--check"]))?;
-    for own_workspace in ["profiler-ebpf/Cargo.toml", "fuzz/Cargo.toml"] {
-        let arguments = ["fmt", "--check", "--manifest-path", own_workspace];
+    for manifest in OWN_WORKSPACES {
+        let arguments = ["fmt", "--check", "--manifest-path", manifest];
         run_command(&mut in_root(workspace, &arguments))?;
+    }
+    Ok(())
+}
+
+/// Each lock file names what its manifests ask for. Of our own workspace cargo checks it with each
+/// command; nothing else here builds all of the others.
+fn lock_files(workspace: &Workspace) -> Result<()> {
+    for manifest in OWN_WORKSPACES {
+        let arguments = ["tree", "--locked", "--manifest-path", manifest];
+        output(&mut in_root(workspace, &arguments))?;
     }
     Ok(())
 }

@@ -34,6 +34,7 @@ mod pprof;
 mod program;
 mod receipt;
 mod recording;
+mod refusals;
 mod rights;
 mod stacks;
 mod tables;
