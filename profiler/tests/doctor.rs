@@ -121,6 +121,7 @@ fn root_on_this_host_can_profile_and_every_program_reads_it() {
             println!("on this host: {finding:#}");
         }
     }
+    said.check("interruption", "ok", ["a tick takes ", ""]);
     said.check("trial", "ok", ["clocks tick", ""]);
 }
 

@@ -7,6 +7,7 @@ use std::{
     fs::{self, File},
     io::{self, BufRead, BufReader},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use crate::{
@@ -15,12 +16,15 @@ use crate::{
 };
 
 /// How long a trial waits for its clocks.
-const PATIENCE: std::time::Duration = std::time::Duration::from_millis(300);
+const PATIENCE: Duration = Duration::from_millis(300);
 
 /// The kernel, as far as it is asked.
 pub trait Kernel {
     /// Whether something works.
     fn ask(&self, feature: Feature) -> Answer;
+
+    /// How long a tick keeps a CPU from what runs there, if that can be told.
+    fn interruption(&self) -> Option<Duration>;
 
     /// What a run that samples nothing shows.
     ///
@@ -36,6 +40,10 @@ pub struct RunningKernel;
 impl Kernel for RunningKernel {
     fn ask(&self, feature: Feature) -> Answer {
         bpf::ask(feature)
+    }
+
+    fn interruption(&self) -> Option<Duration> {
+        bpf::interruption()
     }
 
     fn try_all(&self) -> Result<Trial, BpfError> {
@@ -66,6 +74,11 @@ impl<'a> Host<'a> {
     /// Asks its kernel.
     pub(super) fn ask(&self, feature: Feature) -> Answer {
         self.kernel.ask(feature)
+    }
+
+    /// How long a tick keeps a CPU from what runs there, if that can be told.
+    pub(super) fn interruption(&self) -> Option<Duration> {
+        self.kernel.interruption()
     }
 
     /// Tries everything at once.

@@ -35,6 +35,23 @@ pub(super) fn sample_rate(host: &Host<'_>) -> Finding {
     }
 }
 
+/// What a tick takes by itself. There is nothing to mend; whoever picks a frequency should know it.
+pub(super) fn interruption(host: &Host<'_>) -> Finding {
+    const CHECK: &str = "interruption";
+    let Some(each) = host.interruption() else {
+        return Finding::ok(CHECK, "what a tick takes by itself cannot be told here");
+    };
+    let percent = |hertz: u16| 100.0 * each.as_secs_f64() * f64::from(hertz);
+    let [usual, dense] = [99, 999].map(percent);
+    let us = each.as_secs_f64() * 1e6;
+    Finding::ok(
+        CHECK,
+        format!(
+            "a tick takes {us:.1} µs by itself: {usual:.2} % of each busy CPU at 99 Hz, {dense:.1} % at 999 Hz"
+        ),
+    )
+}
+
 /// How many files may be open. Our own limit is raised up to the hard one.
 pub(super) fn open_files(host: &Host<'_>) -> Finding {
     const CHECK: &str = "open-files";

@@ -110,7 +110,7 @@ pub fn verdict<'a>(findings: impl Iterator<Item = &'a Finding>) -> State {
 type Check = fn(&Host<'_>) -> Finding;
 
 /// The checks, what the others rest on first.
-const CHECKS: [Check; 20] = [
+const CHECKS: [Check; 21] = [
     kernel::version,
     settings::procfs,
     rights::capabilities,
@@ -123,6 +123,7 @@ const CHECKS: [Check; 20] = [
     kernel::ring,
     settings::jit,
     rights::clocks,
+    limits::interruption,
     settings::pmu,
     limits::sample_rate,
     settings::tracefs,

@@ -1,7 +1,7 @@
 //! Hosts that are not there: a good one, and what may be wrong with one. Each is a folder with the
 //! files of a host, and what its kernel would answer.
 
-use std::{collections::HashMap, fs, io, os::unix::fs::symlink};
+use std::{collections::HashMap, fs, io, os::unix::fs::symlink, time::Duration};
 
 use tempfile::TempDir;
 
@@ -49,11 +49,16 @@ const GOOD: [(&str, &str); 14] = [
 struct ToldKernel {
     answers: HashMap<Feature, Answer>,
     trial: Option<fn() -> BpfError>,
+    interruption: Option<Duration>,
 }
 
 impl Kernel for ToldKernel {
     fn ask(&self, feature: Feature) -> Answer {
         self.answers.get(&feature).copied().unwrap_or(Answer::Works)
+    }
+
+    fn interruption(&self) -> Option<Duration> {
+        self.interruption
     }
 
     fn try_all(&self) -> Result<Trial, BpfError> {
@@ -434,6 +439,19 @@ fn capabilities_of_a_user_namespace_count_for_nothing() {
     let words = ["rootless", "nothing", "on the host"];
     host.check("user-namespace", State::Broken, words);
     host.check("bpf", State::Broken, ["refused", "", "on the host"]);
+}
+
+#[test]
+fn what_a_tick_takes_is_told_as_a_part_of_a_cpu() {
+    let mut slow = Made::good();
+    slow.kernel.interruption = Some(Duration::from_micros(20));
+    let words = [
+        "takes 20.0 µs by itself: 0.20 % of each busy CPU at 99 Hz, 2.0 % at 999 Hz",
+        "",
+        "",
+    ];
+    slow.check("interruption", State::Ok, words);
+    Made::good().check("interruption", State::Ok, ["cannot be told", "", ""]);
 }
 
 #[test]
