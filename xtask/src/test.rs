@@ -15,7 +15,7 @@ use crate::{
     process::{cargo, find, is_root, output, run as run_command, run_watched},
     section::Report,
     tidy, tools,
-    workspace::Workspace,
+    workspace::{OTHER_MANIFESTS, Workspace},
 };
 
 /// Tells the product to load the object in this file in place of the embedded one.
@@ -32,9 +32,6 @@ pub(crate) enum Extent {
     /// Without the rebuild of the BPF object, the release build and other kernels.
     Quick,
 }
-
-/// The manifests of what is outside of the workspace.
-const OWN_WORKSPACES: [&str; 2] = ["profiler-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
 
 type Action = fn(&Workspace) -> Result<()>;
 
@@ -99,7 +96,7 @@ pub(crate) fn kernel_tests(workspace: &Workspace, object: &Path) -> Result<()> {
 
 fn formatting(workspace: &Workspace) -> Result<()> {
     run_command(&mut in_root(workspace, &["fmt", "--all", "--check"]))?;
-    for manifest in OWN_WORKSPACES {
+    for manifest in OTHER_MANIFESTS {
         let arguments = ["fmt", "--check", "--manifest-path", manifest];
         run_command(&mut in_root(workspace, &arguments))?;
     }
@@ -109,7 +106,7 @@ fn formatting(workspace: &Workspace) -> Result<()> {
 /// Each lock file names what its manifests ask for. Of our own workspace cargo checks it with each
 /// command; nothing else here builds all of the others.
 fn lock_files(workspace: &Workspace) -> Result<()> {
-    for manifest in OWN_WORKSPACES {
+    for manifest in OTHER_MANIFESTS {
         let arguments = ["tree", "--locked", "--manifest-path", manifest];
         output(&mut in_root(workspace, &arguments))?;
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     rust_view::{RustView, names},
-    workspace::Workspace,
+    workspace::{OTHER_MANIFESTS, Workspace},
 };
 
 /// The longest a file may be, its tests apart.
@@ -95,9 +95,6 @@ const KNOWN_WRONG: &str = concat!("FIX", "ME");
 /// Folders that hold no source of ours.
 const SKIPPED_FOLDERS: [&str; 3] = ["target", ".git", "testdata"];
 
-/// Folders that are workspaces of their own.
-const OWN_WORKSPACES: [&str; 2] = ["profiler-ebpf/", "fuzz/"];
-
 /// Ends of the names of files with text of ours.
 const TEXT_FILES: [&str; 9] = [
     ".rs", ".toml", ".md", ".c", ".s", ".go", ".sh", ".yml", "/run",
@@ -179,7 +176,7 @@ fn check(name: &str, text: &str) -> Vec<Finding> {
         check_profile_imports(name, view, &mut findings);
         check_maps(name, view, &mut findings);
     }
-    if name.ends_with("/Cargo.toml") && !OWN_WORKSPACES.iter().any(|own| name.starts_with(own)) {
+    if name.ends_with("/Cargo.toml") && !OTHER_MANIFESTS.contains(&name) {
         check_versions(text, &mut findings);
     }
     findings.sort_by_key(|finding| finding.line);

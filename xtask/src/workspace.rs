@@ -8,6 +8,9 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
+/// Manifests of the packages that are workspaces of their own.
+pub(crate) const OTHER_MANIFESTS: [&str; 2] = ["profiler-ebpf/Cargo.toml", "fuzz/Cargo.toml"];
+
 /// The folder of the workspace.
 pub(crate) struct Workspace {
     root: PathBuf,

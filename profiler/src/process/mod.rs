@@ -375,11 +375,12 @@ impl Processes {
         match process.space.insert(&mapping) {
             Inserted::Nothing => {}
             Inserted::Other => self.outdate(pid, time_ns),
-            Inserted::More if process.generation.is_some() => {
-                process.wants_table = true;
-                self.wanting.insert(pid);
+            Inserted::More => {
+                if process.generation.is_some() {
+                    process.wants_table = true;
+                    self.wanting.insert(pid);
+                }
             }
-            Inserted::More => {}
         }
     }
 

@@ -24,7 +24,7 @@ const REFUSE: &str = "\
 import array, ctypes, errno, fcntl, os, select, socket, struct, sys
 refuse, refused, command = sys.argv[1], sys.argv[2], sys.argv[3:]
 def type_of(notice):
-    task, number, request = *struct.unpack('=8xI20xQ', notice[:40]), struct.unpack('=Q', notice[40:48])[0]
+    task, number, request = struct.unpack('=8xI20xQQ', notice[:48])
     with open(f'/proc/{task}/mem', 'rb', 0) as memory:
         memory.seek(request + (36 if number == 26 else 0))
         descriptor = struct.unpack('=I', memory.read(4))[0]
